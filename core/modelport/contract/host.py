@@ -1,0 +1,158 @@
+"""What an API plugin may ask of the server: `Host`, and the `Principal` that every question needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from modelport.contract.reply import Options, Reply, Timings, Usage
+from modelport.contract.task import Task
+
+__all__ = ["DeltaStream", "Host", "ModelInfo", "Principal"]
+
+
+class Principal(Protocol):
+    """Who asks. Only the core makes one; `Host` refuses anything else."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scopes(self) -> frozenset[str]:
+        """`infer`, `admin`, or both."""
+    @property
+    def models(self) -> frozenset[str] | None:
+        """The only models this caller may use, or None for all."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the server offers it.
+
+    `id` is the name to ask for; `aliases` mean the same model. `state` is one of `declared`, `loading`, `ready`, `busy`,
+    `draining`, `unloaded`, `failed`. `created` is the Unix time at which it was declared. `error` is the cause of `failed`.
+    """
+
+    id: str
+    tasks: tuple[str, ...] = ()
+    state: str = "declared"
+    aliases: tuple[str, ...] = ()
+    skill: str = ""
+    backend: str = ""
+    source: str = ""
+    owned_by: str = ""
+    created: int = 0
+    context_length: int | None = None
+    license: str = ""
+    parameters: int = 0
+    model_type: str = ""
+    has_chat_template: bool = False
+    memory_bytes: int = 0
+    pinned: bool = False
+    error: str = ""
+
+
+class DeltaStream(Protocol):
+    """A streamed answer. Iterate it to its end, or `aclose` it; leaving it cancels the request.
+
+    `usage` and `timings` are complete once iteration has ended. An error after the first delta is raised by iteration.
+    """
+
+    model: str
+    usage: Usage
+    timings: Timings
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+    async def __anext__(self) -> Any: ...
+    async def aclose(self) -> None: ...
+
+
+class Host(Protocol):
+    """The server, as API plugins see it. All methods run on the server's event loop.
+
+    Every method that takes a principal checks its scope, its models and its limits. `scope` is the ASGI scope of the request,
+    if there is one: the host watches it for the client's leaving, also for plain requests, and cancels.
+    """
+
+    def authenticate(self, credential: str | None, headers: Mapping[str, str], client: str) -> Principal:
+        """Who bears `credential` (a key, without `Bearer`). For transports that the HTTP middleware does not see.
+
+        Raises:
+            Unauthenticated: with keys in force and none, or a bad one, given.
+        """
+
+    def principal(self, scope: Mapping[str, Any]) -> Principal:
+        """The principal that the middleware put into this ASGI scope.
+
+        Raises:
+            Unauthenticated: if there is none.
+        """
+
+    def models(self, principal: Principal) -> Sequence[ModelInfo]:
+        """Every model that the caller may use, in the configuration's order."""
+
+    def model(self, principal: Principal, name: str) -> ModelInfo:
+        """The model of that name or alias.
+
+        Raises:
+            NotFound: with the nearest name.
+        """
+
+    def tasks(self) -> Mapping[str, Task[Any, Any, Any]]:
+        """Every task that an enabled skill serves, by name."""
+
+    def default_task(self, principal: Principal, name: str) -> str:
+        """The first task of a model.
+
+        Raises:
+            NotFound: no such model.
+        """
+
+    def placement(self, principal: Principal, name: str) -> Mapping[str, Any]:
+        """The whole decision where and how the model runs, every candidate with its reason."""
+
+    def hardware(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        """Every enabled backend with its devices, or the reason why it has none."""
+
+    def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        """Every plugin that is installed, with its state and the reason of it."""
+
+    async def load(self, principal: Principal, name: str) -> ModelInfo:
+        """Loads a model and returns when it is ready. Needs the scope `admin`.
+
+        Raises:
+            Unavailable: it failed to load; the message is the cause.
+        """
+
+    async def unload(self, principal: Principal, name: str) -> ModelInfo:
+        """Unloads a model once its running requests are done. Needs the scope `admin`.
+
+        Raises:
+            Conflict: it is pinned.
+        """
+
+    async def run(
+        self,
+        task: str,
+        model: str,
+        request: msgspec.Struct,
+        principal: Principal,
+        scope: Mapping[str, Any] | None = None,
+        options: Options = Options(),
+    ) -> Reply[Any]:
+        """Answers one request.
+
+        Raises:
+            ModelportError: of the kind that says why not; see `contract.errors`.
+        """
+
+    async def stream(
+        self,
+        task: str,
+        model: str,
+        request: msgspec.Struct,
+        principal: Principal,
+        scope: Mapping[str, Any] | None = None,
+        options: Options = Options(),
+    ) -> DeltaStream:
+        """Starts a streamed answer and returns when its first delta is there, so that a refusal is still a status code."""

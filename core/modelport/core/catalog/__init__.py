@@ -1,0 +1,1 @@
+"""What can be served: names, checkpoints, cards, families."""

@@ -1,0 +1,1 @@
+"""Settings: TOML, environment and flags, checked all at once."""

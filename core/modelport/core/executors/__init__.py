@@ -1,0 +1,1 @@
+"""Where replicas run: a child process, or a thread of this one."""

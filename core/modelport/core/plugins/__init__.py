@@ -1,0 +1,1 @@
+"""Finding plugins, refusing those that cannot be used, and saying why."""

@@ -1,0 +1,1 @@
+"""From a typed request to a replica and back: names, admission, deployments, residency."""

@@ -1,0 +1,1 @@
+"""Inside a worker: frames, batches, the device thread, sessions."""

@@ -77,7 +77,7 @@ class ModelportError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_wire(self) -> WireError:
-        """This error as data."""
+        """The error as data."""
         return WireError(self.kind, self.message, self.param, self.retry_after_s)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ class Principal(Protocol):
     @property
     def scopes(self) -> frozenset[str]:
         """`infer`, `admin`, or both."""
+
     @property
     def models(self) -> frozenset[str] | None:
         """The only models this caller may use, or None for all."""

@@ -19,8 +19,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 __all__ = [
-    "ArraySpec",
     "Argmax",
+    "ArraySpec",
     "At",
     "Cast",
     "Dense",
@@ -129,9 +129,7 @@ class Cast(_Step, frozen=True, tag="cast"):
     dtype: str
 
 
-Step: TypeAlias = (
-    Pool | Dense | Normalize | Softmax | Sigmoid | LogSoftmax | Argmax | TopK | At | Splade | Cast
-)
+Step: TypeAlias = Pool | Dense | Normalize | Softmax | Sigmoid | LogSoftmax | Argmax | TopK | At | Splade | Cast
 
 
 class Output(msgspec.Struct, frozen=True):

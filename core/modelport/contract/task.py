@@ -61,9 +61,7 @@ class Task(Generic[Request, Result, Delta]):
     def schema(self) -> dict[str, Any]:
         """JSON Schemas by role (`request`, `result`, `delta` if it streams) and their shared `$defs`."""
         roles = {"request": self.request, "result": self.result} | ({"delta": self.delta} if self.delta else {})
-        schemas, defs = msgspec.json.schema_components(
-            roles.values(), schema_hook=_schema_hook, ref_template="#/$defs/{name}"
-        )
+        schemas, defs = msgspec.json.schema_components(roles.values(), schema_hook=_schema_hook, ref_template="#/$defs/{name}")
         return {**dict(zip(roles, schemas, strict=True)), "$defs": defs}
 
 

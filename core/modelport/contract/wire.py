@@ -28,8 +28,8 @@ def encode(value: Any) -> tuple[bytes, list[memoryview]]:
     def hook(item: Any) -> Any:
         if isinstance(item, np.ndarray):
             array = np.ascontiguousarray(item)
-            buffers.append(memoryview(array.reshape(-1).view(np.uint8)))
-            header = msgspec.msgpack.encode((str(array.dtype), array.shape, len(buffers) - 1))
+            buffers.append(array.reshape(-1).view(np.uint8).data)
+            header = msgspec.msgpack.encode((str(item.dtype), item.shape, len(buffers) - 1))
             return msgspec.msgpack.Ext(_ARRAY, header)
         if isinstance(item, np.generic):
             return item.item()

@@ -16,18 +16,23 @@ must not reach them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
-from modelport.contract.errors import ModelportError
+from modelport.contract.errors import InvalidRequest, ModelportError
+from modelport.contract.task import decode_hook
 
 if TYPE_CHECKING:
     from modelport.contract.host import Host
 
-__all__ = ["RESERVED_NAMES", "Api", "ErrorReply", "model_id", "model_route", "status_of"]
+__all__ = ["RESERVED_NAMES", "Api", "ErrorReply", "decode_body", "model_id", "model_route", "status_of"]
+
+T = TypeVar("T")
 
 RESERVED_NAMES = frozenset({"info", "placement", "load", "unload", "ready", "versions"})
 """Words that cannot be the last part of a model's name: they follow names in routes."""
@@ -113,3 +118,50 @@ def model_route(prefix: str, suffix: str = "") -> list[str]:
 def model_id(name: str, owner: str | None = None) -> str:
     """The model id of a `model_route`'s path parameters."""
     return f"{owner}/{name}" if owner else name
+
+
+def decode_body(body: bytes, kind: type[T], prefix: str = "") -> T:
+    """The JSON text `body` as a `kind`, usually a Struct.
+
+    Raises:
+        InvalidRequest: with a sentence about what is wrong and `param` naming the field, dotted (`messages.0.role`), after
+            `prefix` if there is one.
+    """
+    if not body.strip():
+        raise InvalidRequest("The body is empty. Send JSON, with `Content-Type: application/json`.")
+    try:
+        return _decoder(kind).decode(body)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), prefix) from None
+    except msgspec.DecodeError as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise InvalidRequest(f"The body is not valid JSON: {reason}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not valid JSON: it is not UTF-8 text.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+
+
+@lru_cache(maxsize=512)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=decode_hook)
+
+
+_AT = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
+_FIELD = re.compile(r"^Object (?P<how>missing required|contains unknown) field `(?P<field>[^`]*)`$")
+
+
+def _invalid(text: str, prefix: str) -> InvalidRequest:
+    """msgspec's complaint as an error whose `param` is the field's dotted path."""
+    at = _AT.search(text)
+    steps = re.findall(r"[^.\[\]]+", at["path"]) if at else []
+    path = [*([prefix] if prefix else []), *(step for step in steps if step != "...")]
+    what = text[: at.start()] if at else text
+    field = _FIELD.match(what)
+    if field:
+        param = ".".join([*path, field["field"]])
+        missing = field["how"].startswith("missing")
+        return InvalidRequest(f"The field '{param}' is required." if missing else f"Unknown field '{param}'.", param=param)
+    param = ".".join(path)
+    where = f"The field '{param}' is wrong" if param else "The body is wrong"
+    return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.".replace("`", ""), param=param or None)

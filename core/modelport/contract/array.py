@@ -14,7 +14,8 @@ class DeviceArray(Protocol):
     """Memory that stays where a backend put it, freed when the last reference is dropped.
 
     `dtype` is NumPy's name of the type, `bfloat16` included. `numpy()` copies to the host and is to be called only
-    on what is read; `__dlpack__` hands the memory to another library without a copy.
+    on what is read; `__dlpack__` hands the memory to another library without a copy. Indexing as NumPy does (a row, or `None`
+    for a new axis) gives another handle on the same memory.
     """
 
     @property
@@ -22,6 +23,7 @@ class DeviceArray(Protocol):
     @property
     def dtype(self) -> str: ...
     def numpy(self) -> np.ndarray: ...
+    def __getitem__(self, index: Any) -> Any: ...
     def __dlpack__(self, **kwargs: Any) -> Any: ...
 
 

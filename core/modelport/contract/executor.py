@@ -51,10 +51,11 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
         cpu_workers: Threads of the CPU pool.
         interpreter: The Python to start; empty means this one.
         environment: Set before the process starts.
-        queue_items: Most calls it may hold.
         heartbeat_s: Interval of heartbeats.
         stuck_s: Seconds without progress on the device after which a batch counts as stuck.
         load_stall_s: Seconds of silence while loading after which the load counts as stuck.
+        memory_limit_bytes: Resident memory over which the worker counts as leaking and is ended: at once if it is idle, a quarter
+            above if it is busy. None is no limit.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 1.0
     stuck_s: float = 120.0
     load_stall_s: float = 120.0
+    memory_limit_bytes: int | None = None
 
 
 class ReplicaReady(msgspec.Struct, frozen=True, kw_only=True):

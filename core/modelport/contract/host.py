@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -68,6 +68,7 @@ class DeltaStream(Protocol):
     async def aclose(self) -> None: ...
 
 
+@runtime_checkable  # Litestar checks the type of what it injects
 class Host(Protocol):
     """The server, as API plugins see it. All methods run on the server's event loop.
 

@@ -210,7 +210,7 @@ def pad_and_stack(
         if not all(isinstance(value, np.ndarray) for value in values):
             if rows != 1 or len(values) != 1:
                 raise ValueError(f"{spec.name} is a handle to device memory: such items run one at a time")
-            batch[spec.name] = values[0]
+            batch[spec.name] = values[0][None]
             continue
         sizes = [axis if isinstance(axis, int) else lengths[axis] for axis in spec.axes[1:]]
         pad = spec.pad if spec.pad is not None else (pads or {}).get(spec.name, 0)

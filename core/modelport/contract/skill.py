@@ -37,6 +37,8 @@ class Skill:
         heads: Which auto-class head makes a family serve which tasks: `{"causal-lm": ("text-generation",)}`.
         default_checkpoints: model_type → Hub id, for `hf_<model_type>` without more.
         preload: Modules that a spare worker imports ahead of time.
+        standalone: Whether it needs no checkpoint and is served under its own name as soon as it is enabled, as if the
+            configuration said `models.<name> = { source = "skill:<name>" }`.
     """
 
     name: ClassVar[str]
@@ -44,6 +46,7 @@ class Skill:
     heads: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     default_checkpoints: ClassVar[Mapping[str, str]] = {}
     preload: ClassVar[tuple[str, ...]] = ()
+    standalone: ClassVar[bool] = False
 
     def claim(self, card: ModelCard) -> Claim | None:
         """Whether it would serve `card`. Runs in the server: pure, fast, no I/O beyond small files of the checkpoint."""

@@ -1,1 +1,1 @@
-"""The command line: each command parses, asks the rooms below, and prints."""
+"""The command line: `modelport …`."""

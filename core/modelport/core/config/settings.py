@@ -156,8 +156,9 @@ class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """The whole configuration.
 
-    `apis`, `backends` and `skills` are either a list of the only plugins to enable, or tables of options by plugin name,
-    in which `enabled = false` disables one; plugins that are not mentioned in tables are enabled.
+    `apis`, `backends`, `skills` and `executors` are either a list of the only plugins to enable, or tables of options by
+    plugin name, in which `enabled = false` disables one. Plugins that are not mentioned in tables are enabled, unless the
+    table `"*"` says `enabled = false`.
 
     Args:
         models: What is served, by name.
@@ -198,7 +199,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
         chosen = getattr(self, kind)
         if isinstance(chosen, list):
             return name in chosen
-        return bool(chosen.get(name, {}).get("enabled", True))
+        others = chosen.get("*", {}).get("enabled", True)
+        return bool(chosen.get(name, {}).get("enabled", others))
 
     def options(self, kind: str, name: str) -> dict[str, Any]:
         """The options table of a plugin, without `enabled`."""

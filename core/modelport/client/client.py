@@ -1,0 +1,144 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+from modelport.client.wire import Answer, event_of, infer_body, model_path, reply_of, settings_of, unreachable
+from modelport.contract.errors import ModelFailed
+from modelport.contract.host import ModelInfo
+from modelport.contract.reply import Options
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Calls a running server. One client may be used by several threads; close it, or use it in a `with` block.
+
+    Args:
+        base_url: Where the server listens.
+        key: An API key, if the server asks for one.
+        timeout_s: Longest wait for the next bytes; None waits for ever. A cold model may take a minute to load.
+        transport: Another way to reach a server, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        key: str | None = None,
+        timeout_s: float | None = 300.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._http = httpx.Client(**settings_of(base_url, key, timeout_s), transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def infer(
+        self,
+        model: str,
+        request: msgspec.Struct | Mapping[str, Any],
+        task: str | None = None,
+        options: Options = Options(),
+    ) -> Answer:
+        """One request, answered. `task` is the model's first if None.
+
+        Raises:
+            ModelportError: of the kind that says why not.
+        """
+        body = infer_body(request, task, options, stream=False)
+        return self._ask("POST", model_path("/v1/infer", model), Answer, body, options)  # type: ignore[no-any-return]
+
+    def stream(
+        self,
+        model: str,
+        request: msgspec.Struct | Mapping[str, Any],
+        task: str | None = None,
+        options: Options = Options(),
+    ) -> Iterator[Any]:
+        """The deltas of a streamed answer. Leaving the loop cancels the request.
+
+        Raises:
+            ModelportError: before the first delta or between two.
+        """
+        body = infer_body(request, task, options, stream=True)
+        headers = _headers(options)
+        try:
+            with self._http.stream("POST", model_path("/v1/infer", model), content=body, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    reply_of(response)
+                served = response.headers.get("x-modelport-task", task)
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        delta, end = event_of(line[6:], served)
+                        if end is not None:
+                            return
+                        yield delta
+        except httpx.TransportError as error:
+            raise unreachable(error, self._base_url) from None
+        raise ModelFailed("The stream broke off before its end. The server may have stopped; try again.")
+
+    def models(self) -> list[ModelInfo]:
+        """Every model that the key may use."""
+        return msgspec.convert(self.catalog()["models"], list[ModelInfo])
+
+    def catalog(self) -> dict[str, Any]:
+        """Models and tasks, with the tasks' JSON Schemas."""
+        return self._ask("GET", "/v1/catalog", dict[str, Any])  # type: ignore[no-any-return]
+
+    def info(self, model: str) -> ModelInfo:
+        """What is known of a model, and its state."""
+        return self._ask("GET", model_path("/v1/models", model, "/info"), ModelInfo)  # type: ignore[no-any-return]
+
+    def placement(self, model: str) -> dict[str, Any]:
+        """Where a model runs, and why there."""
+        return self._ask("GET", model_path("/v1/models", model, "/placement"), dict[str, Any])  # type: ignore[no-any-return]
+
+    def load(self, model: str) -> ModelInfo:
+        """Loads a model; returns when it is ready. Needs a key with the scope `admin`."""
+        return self._ask("POST", model_path("/v1/models", model, "/load"), ModelInfo)  # type: ignore[no-any-return]
+
+    def unload(self, model: str) -> ModelInfo:
+        """Unloads a model. Needs a key with the scope `admin`."""
+        return self._ask("POST", model_path("/v1/models", model, "/unload"), ModelInfo)  # type: ignore[no-any-return]
+
+    def hardware(self) -> list[dict[str, Any]]:
+        """Every backend with its devices. Needs a key with the scope `admin`."""
+        return self._ask("GET", "/v1/hardware", dict[str, Any])["backends"]  # type: ignore[no-any-return]
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """Every plugin with its state. Needs a key with the scope `admin`."""
+        return self._ask("GET", "/v1/plugins", dict[str, Any])["plugins"]  # type: ignore[no-any-return]
+
+    def ready(self) -> bool:
+        """Whether the server answers and has loaded what it preloads."""
+        try:
+            return self._http.get("/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _ask(self, method: str, path: str, kind: Any, body: bytes | None = None, options: Options = Options()) -> Any:
+        try:
+            response = self._http.request(method, path, content=body, headers=_headers(options))
+        except httpx.TransportError as error:
+            raise unreachable(error, self._base_url) from None
+        return reply_of(response, kind)
+
+
+def _headers(options: Options) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    return headers | {"x-request-id": options.request_id} if options.request_id else headers

@@ -1,0 +1,57 @@
+"""From a word on the command line to a task's request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from modelport.contract.errors import ConfigurationError
+
+__all__ = ["request_body", "with_options"]
+
+# the field of a request that takes its text, by the usual names, the most telling first
+_TEXT_FIELDS = ("inputs", "prompt", "text", "query", "input")
+
+
+def request_body(text: str, fields: Collection[str], *, chat: bool = False) -> dict[str, Any]:
+    """The request that `text` stands for: itself if it is a JSON object, else the value of the request's text field.
+
+    Args:
+        text: A text, or a JSON object with the request's fields.
+        fields: Names of the fields of the task's request.
+        chat: Make it a conversation of one message, if the request knows conversations.
+
+    Raises:
+        ConfigurationError: it looks like JSON and is not, or the request has no field for a text.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise ConfigurationError(f"The input looks like a JSON object, but is not one: {error}.") from None
+        return dict(body)
+    if chat and "messages" in fields:
+        return {"messages": [{"role": "user", "content": text}]}
+    field = next((name for name in _TEXT_FIELDS if name in fields), None)
+    if field is None:
+        raise ConfigurationError(f"This task takes no plain text. Give a JSON object with its fields: {', '.join(sorted(fields))}.")
+    return {field: text}
+
+
+def with_options(body: dict[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    """`body` with `KEY=VALUE` pairs added; a value that is JSON is read as that, any other is a text.
+
+    Raises:
+        ConfigurationError: a pair has no equals sign.
+    """
+    added = dict(body)
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigurationError(f"{option!r} is no option of a request; write KEY=VALUE, for example max_new_tokens=64.")
+        try:
+            added[key] = json.loads(value)
+        except ValueError:
+            added[key] = value
+    return added

@@ -1,0 +1,115 @@
+"""`modelport plugins`: what is installed, whether it works, and how to make one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from modelport.core.cli.options import config_option, json_option, loaded
+from modelport.core.plugins.record import KINDS, PluginRecord
+
+__all__ = ["command"]
+
+_KINDS = ["backend", "skill", "api", "executor"]
+
+
+@click.group("plugins")
+def command() -> None:
+    """List, check and make plugins.
+
+    Plugins are code with the rights of the server: to enable one is to trust it. The list shows where each comes from.
+    """
+
+
+@command.command("list")
+@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
+@config_option
+@json_option
+def list_command(kind: str | None, config: Path | None, as_json: bool) -> None:
+    """Every installed plugin: its kind, name, distribution, version and file, and why it is not in use if it is not.
+
+    Examples:
+
+    - `modelport plugins list`
+    - `modelport plugins list skills --json`
+    """
+    from modelport.core.cli.output import print_json, print_table
+
+    records = [record for record in _records(config) if kind is None or record.kind == kind]
+    if as_json:
+        print_json([record.describe() for record in records])
+        return
+    print_table(
+        ("kind", "name", "state", "distribution", "version", "file", "reason"),
+        [(r.kind, r.name, r.state, r.distribution, r.version, r.file, r.reason) for r in records],
+        "No plugin is installed. Without a backend, a skill and an API there is nothing to serve.",
+    )
+
+
+@command.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@config_option
+@json_option
+def check_command(names: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+    """Load plugins as a server would and say which cannot be used, and why. Status 1 if there is one.
+
+    For the behaviour of a plugin there are suites of tests in `modelport.testing`.
+
+    Examples:
+
+    - `modelport plugins check`
+    - `modelport plugins check shout`
+    """
+    from modelport.core.cli.output import print_json
+
+    records = _records(config)
+    unknown = sorted(set(names) - {record.name for record in records})
+    if unknown:
+        have = ", ".join(sorted({record.name for record in records})) or "none"
+        raise click.UsageError(f"There is no plugin {unknown[0]!r}. Installed: {have}.")
+    chosen = [record for record in records if not names or record.name in names]
+    # asked for by name, a plugin that is disabled is not fine either
+    bad = [record for record in chosen if record.state == "failed" or (names and record.state == "disabled")]
+    if as_json:
+        print_json([record.describe() for record in chosen])
+    else:
+        for record in chosen:
+            click.echo(f"{record.kind}.{record.name}: {f'{record.state}: {record.reason}' if record.reason else 'ok'}")
+    if bad:
+        sys.exit(1)
+
+
+@command.command("new")
+@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("name")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to make it.")
+@json_option
+def new_command(kind: str, name: str, folder: Path, as_json: bool) -> None:
+    """Make a plugin: a real one, with its test and nothing to delete.
+
+    Examples:
+
+    - `modelport plugins new skill shout` makes ./modelport-skill-shout
+    """
+    from modelport.core.cli.output import print_json
+    from modelport.core.plugins.new import new_plugin
+
+    made = new_plugin(kind, name, folder)
+    if as_json:
+        print_json({"kind": kind, "name": name, "path": str(made)})
+        return
+    click.echo(f"{made} is made. Next:")
+    click.echo(f"  pip install -e {made}")
+    click.echo("  modelport plugins list")
+    click.echo("  modelport serve")
+
+
+def _records(config: Path | None) -> list[PluginRecord]:
+    from modelport.core.plugins.discover import discover
+
+    # to look is not to start: a plugin that fails is shown, not refused
+    settings = msgspec.structs.replace(loaded(config).settings, strict=False)
+    return discover(settings).records

@@ -1,0 +1,319 @@
+"""The default executor: every replica in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import structlog
+
+from modelport.contract.errors import Cancelled, ModelFailed, ModelportError, Unavailable, error_from_wire
+from modelport.contract.executor import (
+    Call,
+    FailedPart,
+    Part,
+    ReplicaEvents,
+    ReplicaReady,
+    ReplicaSpec,
+    ResultPart,
+    StartedPart,
+)
+from modelport.contract.task import Task
+from modelport.core.executors.child_process import ChildProcess
+from modelport.core.executors.environment import worker_environment
+from modelport.core.executors.watchdog import Watchdog
+from modelport.core.worker import protocol
+from modelport.core.worker.channel import Channel
+from modelport.core.worker.loading import Lookup
+from modelport.core.worker.memory import shared_out_bytes
+from modelport.core.worker.versions import plugin_versions
+
+__all__ = ["ProcessExecutor", "ProcessReplica"]
+
+_GRACE_S = 5.0
+
+
+class _Open:
+    """A call that has not ended."""
+
+    __slots__ = ("has_started", "receive", "task")
+
+    def __init__(self, task: Task[Any, Any, Any], receive: Callable[[Part], None]) -> None:
+        self.task, self.receive = task, receive
+        self.has_started = False
+
+
+class ProcessReplica:
+    """One worker process. See `contract.executor.Replica`; `tasks` are those of the spec's skill."""
+
+    def __init__(self, spec: ReplicaSpec, events: ReplicaEvents, tasks: Callable[[], Mapping[str, Task[Any, Any, Any]]]) -> None:
+        self._spec, self._events, self._find_tasks = spec, events, tasks
+        self._tasks: Mapping[str, Task[Any, Any, Any]] = {}
+        self._log = structlog.get_logger("modelport.worker").bind(model=spec.name)
+        self._open: dict[int, _Open] = {}
+        self._child: ChildProcess | None = None
+        self._channel: Channel | None = None
+        self._watchdog: Watchdog | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._ready: asyncio.Future[ReplicaReady] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._fault = ""
+        self._is_loaded = self._is_stopping = self._is_over = False
+        self._stopped: asyncio.Future[int] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its process is gone."""
+        return self._is_over
+
+    async def start(self) -> ReplicaReady:
+        """Starts the process and loads; see the contract."""
+        loop = asyncio.get_running_loop()
+        self._tasks = self._find_tasks()
+        environment = worker_environment(os.environ, self._spec.environment)
+        self._ready = loop.create_future()
+        self._child = ChildProcess(self._spec.interpreter, self._spec.name, environment, self._printed, self._process_ended)
+        self._channel = Channel(self._child.socket, self._received, self._lost)
+        self._watchdog = Watchdog(self._spec, time.monotonic())
+        self._channel.send([protocol.encode(self._hello())])
+        self._channel.send([protocol.encode(protocol.Load(self._spec))])
+        self._watch()
+        try:
+            ready = await self._ready
+        except BaseException:
+            self._is_stopping = True
+            await self._end(0.0)
+            raise
+        self._is_loaded = True
+        return ready
+
+    def call(self, call: Call, receive: Callable[[Part], None]) -> None:
+        """Sends a call; see the contract."""
+        task = self._tasks.get(call.task)
+        failure: ModelportError | None = None
+        if task is None or self._channel is None or not self._channel.is_open or self._is_stopping:
+            failure = Unavailable(f"The model {self._spec.name!r} is not running.")
+        else:
+            try:
+                frame = protocol.ask(call)
+            except ModelportError as error:
+                failure = error
+            else:
+                self._open[call.id] = _Open(task, receive)
+                self._idle.clear()
+                self._channel.send(frame, (call.id,))
+        if failure is not None:
+            asyncio.get_running_loop().call_soon(receive, FailedPart(failure.to_wire()))
+
+    def cancel(self, id: int) -> None:
+        """Ends a call; its caller learns at once, whatever the worker is doing."""
+        opened = self._open.get(id)
+        if opened is None or self._channel is None:
+            return
+        self._channel.send([protocol.encode(protocol.Cancel([id]))], (id,))
+        error = Cancelled("The request was cancelled: its caller left or asked for it.")
+        asyncio.get_running_loop().call_soon(self._give, id, FailedPart(error.to_wire()))
+
+    async def drain(self) -> None:
+        """Returns when no call is open."""
+        await self._idle.wait()
+
+    async def stop(self) -> int:
+        """Ends the process; see the contract."""
+        if self._stopped is None:
+            self._stopped = asyncio.ensure_future(self._stop())
+        return await asyncio.shield(self._stopped)
+
+    # ------------------------------------------------------------------------------------------------ from the worker
+
+    def _received(self, parts: list[memoryview]) -> None:
+        now = time.monotonic()
+        assert self._watchdog is not None
+        message = protocol.decode(parts[0])
+        match message:
+            case protocol.Parts():
+                for id, part in protocol.decode_parts(message, parts[1:], self._task_of):
+                    self._give(id, part)
+            case protocol.Heartbeat(stats):
+                self._watchdog.heartbeat(stats, now)
+                if not self._is_over:
+                    self._events.stats(stats)
+            case protocol.Loading(what, fraction):
+                self._watchdog.loading(what, now)
+                self._events.progress(what, fraction)
+            case protocol.Loaded(ready):
+                self._watchdog.loaded(now)
+                self._settle(ready)
+            case protocol.LoadFailed(error):
+                self._settle(error_from_wire(error))
+            case protocol.Hello():
+                self._check_versions(message)
+            case _:
+                raise ValueError(f"a worker does not send {type(message).__name__}")
+
+    def _task_of(self, id: int) -> Task[Any, Any, Any] | None:
+        opened = self._open.get(id)
+        return opened.task if opened is not None else None
+
+    def _hello(self) -> protocol.Hello:
+        if not self._spec.interpreter:
+            return protocol.hello()  # the same interpreter has the same plugins
+        names = [f"skills/{self._spec.skill}"] + ([f"backends/{self._spec.backend}"] if self._spec.backend else [])
+        return protocol.hello(plugin_versions(names))
+
+    def _check_versions(self, theirs: protocol.Hello) -> None:
+        try:
+            protocol.check_hello(protocol.hello(), theirs, "the worker")
+        except ModelportError as error:
+            self._settle(error)
+
+    def _give(self, id: int, part: Part) -> None:
+        opened = self._open.get(id)
+        if opened is None:
+            return
+        if isinstance(part, StartedPart):
+            opened.has_started = True
+        elif isinstance(part, ResultPart | FailedPart):
+            del self._open[id]
+            if not self._open:
+                self._idle.set()
+        opened.receive(part)
+
+    def _printed(self, line: str) -> None:
+        self._log.debug("worker output", line=line)
+
+    def _settle(self, outcome: ReplicaReady | ModelportError) -> None:
+        if self._ready is None or self._ready.done():
+            return
+        if isinstance(outcome, ModelportError):
+            self._ready.set_exception(outcome)
+        else:
+            self._ready.set_result(outcome)
+
+    # ---------------------------------------------------------------------------------------------------------- its end
+
+    def _watch(self) -> None:
+        if self._is_over or self._child is None or self._watchdog is None:
+            return
+        fault = self._watchdog.fault(time.monotonic(), len(self._open))
+        if fault and not self._is_stopping:
+            self._fault = fault
+            self._child.kill()
+            return
+        interval = min(self._spec.heartbeat_s, self._spec.stuck_s / 4, self._spec.load_stall_s / 4)
+        self._watch_timer = asyncio.get_running_loop().call_later(max(interval, 0.01), self._watch)
+
+    def _lost(self, reason: str) -> None:
+        """The socket broke. The process has ended, or is of no more use."""
+        if self._child is not None and self._child.is_running and not self._is_stopping:
+            asyncio.get_running_loop().call_later(1.0, self._child.kill)
+
+    def _process_ended(self) -> None:
+        assert self._child is not None
+        if self._channel is not None:
+            self._channel.read_rest()  # answers that were sent before the end still count
+            self._channel.close()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        if self._is_over:
+            return
+        self._is_over = True
+        cause = self._cause(self._child)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(cause)
+            return
+        unstarted = [id for id, opened in self._open.items() if not opened.has_started]
+        if self._is_stopping:
+            unstarted = []
+        else:
+            self._log.error("worker died", cause=cause.message, unstarted=len(unstarted), started=len(self._open) - len(unstarted))
+        left = set(unstarted)
+        for id in [id for id in self._open if id not in left]:
+            self._give(id, FailedPart(self._last_words().to_wire()))
+        self._open.clear()
+        self._idle.set()
+        if self._is_loaded and not self._is_stopping:
+            self._events.died(cause, unstarted)
+
+    def _last_words(self) -> ModelportError:
+        if self._is_stopping:
+            return Unavailable(f"The model {self._spec.name!r} was unloaded while it worked on this request. Send it again.")
+        return ModelFailed(f"The process of model {self._spec.name!r} ended while it worked on this request. Send it again.")
+
+    def _cause(self, child: ChildProcess) -> ModelportError:
+        name = self._spec.name
+        if self._fault:
+            cause = ModelFailed(f"The worker of {name!r} was ended because {self._fault}.")
+        else:
+            cause = ModelFailed(f"The worker of {name!r} {child.how_it_ended()}.")
+        tail = child.output.tail()
+        if tail:
+            # A library may print a prompt: the lines are for the operator's log, and only a failed load names the last one.
+            self._log.warning("last lines of the worker", lines=tail)
+            cause.add_note("\n".join(tail))
+            if not self._is_loaded:
+                cause = ModelFailed(f"{cause.message} Its last line was: {tail[-1]}")
+                cause.add_note("\n".join(tail))
+        return cause
+
+    async def _stop(self) -> int:
+        self._is_stopping = True
+        child = self._child
+        if child is None or not child.is_running:
+            self._is_over = True
+            return 0
+        for id in list(self._open):
+            self._give(id, FailedPart(self._last_words().to_wire()))
+        held = await asyncio.get_running_loop().run_in_executor(None, shared_out_bytes, child.pid)
+        await self._end(_GRACE_S)
+        return held
+
+    async def _end(self, grace_s: float) -> None:
+        if self._child is None:
+            return
+        if self._channel is not None and grace_s:
+            self._channel.send([protocol.encode(protocol.Leave())])
+        if grace_s:
+            await self._child.end(grace_s)
+        else:
+            self._child.kill()
+            await self._child.end(_GRACE_S)
+
+
+class ProcessExecutor:
+    """Runs replicas in child processes.
+
+    Args:
+        lookup: Gives the skill of a spec, for its tasks' Structs; the server's own plugins.
+    """
+
+    name: ClassVar[str] = "process"
+
+    def __init__(self, lookup: Lookup | None = None) -> None:
+        self._lookup = lookup
+        self._replicas: list[ProcessReplica] = []
+
+    def replica(self, spec: ReplicaSpec, events: ReplicaEvents) -> ProcessReplica:
+        """A replica, not started yet."""
+
+        def tasks() -> Mapping[str, Task[Any, Any, Any]]:
+            lookup = self._lookup
+            if lookup is None:
+                from modelport.core.plugins.discover import load_one as lookup
+            skill = lookup("skills", spec.skill, spec.skill_module)
+            return {task.name: task for task in skill.tasks}
+
+        replica = ProcessReplica(spec, events, tasks)
+        self._replicas = [known for known in self._replicas if not known.is_over] + [replica]
+        return replica
+
+    async def close(self) -> None:
+        """Stops whatever still runs."""
+        replicas, self._replicas = self._replicas, []
+        await asyncio.gather(*(replica.stop() for replica in replicas))
+
+

@@ -1,0 +1,413 @@
+"""A deployment: one program of one model, its state, its replicas, and the requests for it.
+
+States: `declared → loading → ready ⇄ busy → draining → unloaded`, and `failed` until a later request may try again. A request that
+finds it ready goes straight to a replica; any other waits in the line, which also starts the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+
+from modelport.contract.errors import ModelFailed, ModelportError, Unavailable
+from modelport.contract.executor import ReplicaStats
+from modelport.core.config.settings import LimitSettings
+from modelport.core.placement.record import PlacementRecord
+from modelport.core.serving.admission import Admission
+from modelport.core.serving.clock import Clock
+from modelport.core.serving.events import Events
+from modelport.core.serving.job import Job, Planner
+from modelport.core.serving.keeper import Keeper, NoLongerWanted
+from modelport.core.serving.loading import Faults, Loading, Plan
+from modelport.core.serving.slot import Slot
+from modelport.core.serving.ticket import Ticket
+from modelport.core.serving.traffic import Traffic
+
+__all__ = ["Deployment"]
+
+_log = structlog.get_logger("modelport.serving")
+
+
+class Deployment:
+    """One loaded program, or one to be.
+
+    Args:
+        job: What it serves.
+        limits: Waiting times.
+        admission: The model's counts; shared by all deployments of the model.
+        planner: Where it may run.
+        keeper: Who knows how much room there is.
+        clock: The time.
+        events: What is reported.
+        on_state: Told of every change of state, with the reason.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        limits: LimitSettings,
+        admission: Admission,
+        planner: Planner,
+        keeper: Keeper,
+        clock: Clock,
+        events: Events,
+        on_state: Callable[[str, str], None],
+    ) -> None:
+        self.job = job
+        self.slots: list[Slot] = []
+        self.record: PlacementRecord | None = None
+        self.reason = ""
+        self.last_used = clock.now()
+        self.ready_since = 0.0
+        self.load_s = 0.0
+        self._limits = limits
+        self._planner = planner
+        self._keeper = keeper
+        self._clock = clock
+        self._events = events
+        self._on_state = on_state
+        self._loading = Loading(job.model, job.settings.strict, lambda slot: planner.replica(job, slot), keeper, clock)
+        self._faults = Faults()
+        self._state: Literal["declared", "loading", "ready", "draining", "unloaded", "failed"] = "declared"
+        self._traffic = Traffic(
+            job.model,
+            self.slots,
+            admission=admission,
+            clock=clock,
+            events=events,
+            longest_wait_s=limits.load_wait_s,
+            late=self._not_yet,
+        )
+        self._loaders: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._unloading: asyncio.Task[int] | None = None
+        self._background: set[asyncio.Task[int]] = set()
+        self._progress = ("starting", 0.0)
+        self._load_began = 0.0
+        self._retry_at = 0.0
+        self._is_held = False
+        self._is_closing = False
+        self._is_stopped = False
+        keeper.track(self)
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the server."""
+        return self.job.name
+
+    @property
+    def state(self) -> str:
+        """As `ModelInfo.state` says it."""
+        return "busy" if self._state == "ready" and self._traffic.is_aboard else self._state
+
+    @property
+    def residence(self) -> Literal["loading", "idle", "busy", "draining"]:
+        """What the keeper must know: only `idle` may be evicted."""
+        if self._task is not None or self._state == "loading":
+            return "loading"
+        if self._state == "draining":
+            return "draining"
+        return "busy" if self._traffic.is_aboard else "idle"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is never unloaded to make room or for idleness."""
+        return self.job.settings.pin
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """Idle seconds before it is unloaded."""
+        return self.job.settings.keep_alive_s if self._state == "ready" else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any request is in it."""
+        return self._traffic.is_waiting or self._traffic.is_aboard
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its replicas are charged for."""
+        return sum(sum(slot.memory.values()) for slot in self.slots)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Admits a request, and sends it or lets it wait.
+
+        Raises:
+            Overloaded: the queue is full.
+            Unavailable: the last load failed and it is too early to try again, or the server is stopping.
+        """
+        if self._is_closing:
+            raise Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+        if self._state == "failed" and self._clock.now() < self._retry_at:
+            raise self._failure()
+        self._traffic.admit(ticket)
+        if self._state == "ready" and not self._is_held:
+            if len(self.slots) < self.job.settings.replicas:
+                self._ensure()
+            self._traffic.send(ticket)
+        else:
+            self._traffic.wait(ticket)
+            self._ensure()
+        self._traffic.report()
+
+    def cancel(self, ticket: Ticket, error: ModelportError) -> None:
+        """Ends a request for its caller now; its place is free when the line or the replica has let go of it."""
+        if self._traffic.cancel(ticket, error):
+            self._keeper.changed()  # a load that nobody waits for any more gives up its place in the queue for room
+
+    async def load(self) -> None:
+        """Returns when it is ready. Tries at once, even if the last load has just failed.
+
+        Raises:
+            Unavailable: it could not be loaded; the message is the cause.
+        """
+        if self._state == "ready":
+            return
+        self._retry_at = 0.0
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loaders.append(future)
+        try:
+            self._ensure()
+            await future
+        finally:
+            if future in self._loaders:
+                self._loaders.remove(future)
+                self._keeper.changed()
+
+    def unload(self, reason: str) -> asyncio.Task[int]:
+        """Takes no more requests from this moment; the task lets those aboard end, and stops the replicas. Requests that
+        come meanwhile wait, and load it again."""
+        if self._unloading is None:
+            if self._task is None and self._state == "ready":
+                self._enter("draining", reason)
+            self._unloading = asyncio.ensure_future(self._unload(reason))
+            self._unloading.add_done_callback(self._unloaded)
+        return self._unloading
+
+    def hold(self, reason: str) -> None:
+        """Lets what is aboard end and keeps new requests waiting, so that another model gets its turn."""
+        if self._state == "ready":
+            _log.info("making way", model=self.job.model, why=reason)
+            self._is_held = True
+
+    def resume(self) -> None:
+        """Takes back `hold`."""
+        self._is_held = False
+        if self._state == "ready":
+            self._traffic.flush()
+
+    def warn(self, note: str) -> None:
+        """Puts a note into the placement record, once."""
+        if self.record is not None and note not in self.record.notes:
+            self.record.notes.append(note)
+
+    def close(self) -> None:
+        """Refuses new requests from now on; those it has are still served."""
+        self._is_closing = True
+
+    async def stop(self) -> None:
+        """Ends it: what waits or runs is failed, and the replicas are stopped."""
+        self._is_closing = self._is_stopped = True
+        error = Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self._fail_all(error)
+        self._traffic.fail_aboard(error)
+        await asyncio.gather(*(self._stop_slot(slot) for slot in list(self.slots)))
+        if self._unloading is not None:
+            await asyncio.wait([self._unloading])
+        if self._background:
+            await asyncio.wait(self._background)
+        if self._state not in {"declared", "failed"}:
+            self._enter("unloaded", "the server is shutting down")
+
+    # What its slots report:
+
+    def slot_started(self, slot: Slot, ticket: Ticket) -> None:
+        self._traffic.started(ticket)
+
+    def slot_ended(self, slot: Slot, ticket: Ticket, answered: bool) -> None:
+        self.last_used = self._clock.now()
+        self._traffic.leave(ticket, answered)
+        if self._keeper.is_waited_for and not self._traffic.is_aboard:
+            self._keeper.changed()
+
+    def slot_progress(self, slot: Slot, what: str, fraction: float) -> None:
+        self._progress = (what, fraction)
+        _log.debug("loading", model=self.job.model, what=what, percent=round(100 * fraction))
+
+    def slot_stats(self, slot: Slot, stats: ReplicaStats, final: bool) -> None:
+        self._events.replica_stats(self.job.model, slot.candidate.backend, stats, final, slot.name)
+
+    def slot_died(self, slot: Slot, cause: ModelportError, unstarted: list[int]) -> None:
+        _log.error("worker died", model=self.job.model, backend=slot.candidate.backend, cause=cause.message)
+        self._events.worker_died(self.job.model, _word(cause))
+        self._faults.died(slot.candidate, self._clock.now())
+        self._forget(slot)
+        reaping = asyncio.ensure_future(slot.stop())
+        self._background.add(reaping)
+        reaping.add_done_callback(self._background.discard)
+        if not self.slots and self._state == "ready":
+            self._enter("loading" if self._task is not None else "unloaded", f"its worker died: {cause.message}")
+        for ticket in self._traffic.rescue(slot, cause, unstarted):
+            if self._state == "ready" and not self._is_held:
+                self._traffic.send(ticket)
+            else:
+                self._traffic.wait(ticket)
+        if self._traffic.is_waiting:
+            self._ensure()
+        self._keeper.changed()
+
+    def _is_wanted(self) -> bool:
+        return self._traffic.is_waiting or bool(self._loaders)
+
+    def _enter(self, state: Literal["loading", "ready", "draining", "unloaded", "failed"], reason: str) -> None:
+        self._state, self.reason = state, reason
+        if self.record is not None:
+            self.record.state = state
+            self.record.replicas = len(self.slots)
+        if state != "ready":
+            self._is_held = False
+        self._on_state(state, reason)
+
+    def _ensure(self) -> None:
+        """Starts a load if one is needed and none is under way: many cold requests cause one load."""
+        if self._task is not None or self._state == "draining" or self._is_stopped:
+            return
+        if len(self.slots) >= self.job.settings.replicas or (self.slots and self._clock.now() < self._retry_at):
+            return
+        if not self.slots:
+            self._progress, self._load_began = ("starting", 0.0), self._clock.now()
+            self._enter("loading", "a request needs it" if self._traffic.is_waiting else "asked to load")
+        self._task = asyncio.ensure_future(self._bring_up())
+
+    async def _bring_up(self) -> None:
+        failure: Exception | None = None
+        try:
+            plan = await self._planner.plan(self.job, self._faults.failing(self._clock.now()))
+            self.record = plan.record
+            while len(self.slots) < self.job.settings.replicas:
+                if self.slots:
+                    slot = await self._loading.further(plan, self, self, self.slots)
+                else:
+                    slot = await self._loading.first(plan, self, self, self._is_wanted, self._say)
+                self._loaded(slot, plan)
+        except Exception as error:
+            failure = error
+        self._task = None  # from here on another load may start
+        if isinstance(failure, NoLongerWanted):
+            self._enter("unloaded", "nobody waited for it any more")
+        elif isinstance(failure, ModelportError):
+            self._load_failed(failure)
+        elif failure is not None:
+            _log.error("load failed", model=self.job.model, exc_info=failure)
+            self._load_failed(ModelFailed(f"Loading raised {type(failure).__name__}; the server's log has the details."))
+        if self._is_wanted():
+            self._ensure()
+        self._keeper.changed()
+
+    def _loaded(self, slot: Slot, plan: Plan) -> None:
+        now = self._clock.now()
+        self.slots.append(slot)
+        backend, ready = slot.candidate.backend, slot.ready
+        seconds = ready.load_s or now - self._load_began
+        self._events.load_finished(self.job.model, backend, seconds, ready.memory_bytes)
+        plan.record.loaded(backend, [device.id for device in slot.candidate.devices], ready, self.job.program)
+        plan.record.replicas = len(self.slots)
+        if self._state != "ready":
+            self.load_s, self.ready_since, self.last_used = seconds, now, now
+            _log.info("ready", model=self.job.model, backend=backend, seconds=round(seconds, 3), memory_bytes=ready.memory_bytes, pid=ready.pid)
+            self._enter("ready", plan.record.decision)
+            loaders, self._loaders = self._loaders, []
+            for future in loaders:
+                if not future.done():
+                    future.set_result(None)
+        if not self._is_held:
+            self._traffic.flush()
+        self._keeper.changed()
+
+    def _load_failed(self, error: ModelportError) -> None:
+        self._retry_at = self._clock.now() + self._limits.retry_failed_s
+        if self.slots:
+            _log.warning("replica missing", model=self.job.model, replicas=len(self.slots), cause=error.message)
+            self.warn(f"{len(self.slots)} of {self.job.settings.replicas} replicas run: {error.message}")
+            return
+        _log.error("failed", model=self.job.model, cause=error.message)
+        self._enter("failed", error.message)
+        self._fail_all(self._failure())
+
+    def _failure(self) -> Unavailable:
+        seconds = max(self._retry_at - self._clock.now(), 0.0)
+        return Unavailable(
+            f"The model {self.job.model!r} could not be loaded: {self.reason} A request after {seconds:.0f} s tries again.",
+            retry_after_s=max(seconds, 1.0),
+        )
+
+    def _fail_all(self, error: ModelportError) -> None:
+        self._traffic.fail_waiting(error)
+        loaders, self._loaders = self._loaders, []
+        for future in loaders:
+            if not future.done():
+                future.set_exception(error)
+
+    async def _unload(self, reason: str) -> int:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if self._state == "ready":
+            self._enter("draining", reason)
+        if self._state != "draining":
+            return 0
+        slots = list(self.slots)
+        await asyncio.gather(*(slot.drain() for slot in slots))
+        freed = sum(await asyncio.gather(*(self._stop_slot(slot) for slot in slots)))
+        _log.info("unloaded", model=self.job.model, why=reason, freed_bytes=freed)
+        self._enter("unloaded", reason)
+        if self._is_wanted():
+            self._ensure()
+        self._keeper.changed()
+        return freed
+
+    def _unloaded(self, task: asyncio.Task[int]) -> None:
+        self._unloading = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("unload failed", model=self.job.model, exc_info=task.exception())
+
+    async def _stop_slot(self, slot: Slot) -> int:
+        try:
+            return await slot.stop()
+        except ModelportError as error:
+            _log.error("stop failed", model=self.job.model, cause=error.message)
+            return 0
+        finally:
+            self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        if slot in self.slots:
+            self.slots.remove(slot)
+        memory, slot.memory = slot.memory, {}
+        if memory:
+            self._keeper.release(self, memory)
+
+    def _not_yet(self) -> Unavailable:
+        what, fraction = self._progress
+        elapsed = self._clock.now() - self._load_began
+        left = elapsed * (1 - fraction) / fraction if fraction > 0 else 5.0
+        return Unavailable(
+            f"The model {self.job.model!r} is still {self._state}: {what}, {fraction:.0%} done. Try again later; the load goes on.",
+            retry_after_s=min(max(left, 1.0), 60.0),
+        )
+
+    def _say(self, what: str) -> None:
+        self._progress = (what, 0.0)
+
+
+def _word(cause: ModelportError) -> str:
+    """One of a few words for the metric: the message is free text."""
+    text = cause.message.lower()
+    return next((word for word in ("stuck", "memory", "signal", "heartbeat") if word in text), "exit")

@@ -1,0 +1,61 @@
+"""A job: what a deployment serves; and who plans it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from modelport.contract.card import ModelCard
+from modelport.contract.executor import Replica
+from modelport.contract.program import Program
+from modelport.core.config.settings import ModelSettings
+from modelport.core.serving.loading import Plan
+from modelport.core.serving.slot import Slot
+
+__all__ = ["Job", "Planner"]
+
+
+class Job:
+    """What a deployment serves.
+
+    Attributes:
+        name: The deployment's name: the model's, and what tells it from others of that model.
+        model: The model's name.
+        settings: The model's configuration.
+        card: Its checkpoint.
+        skill: The skill that serves it.
+        tasks: What it serves, the default first.
+        program: What is loaded, or None.
+        hardware: The backend or device that requests named, or empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        model: str,
+        settings: ModelSettings,
+        card: ModelCard,
+        skill: str,
+        tasks: tuple[str, ...],
+        program: Program | None,
+        hardware: str = "",
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.settings = settings
+        self.card = card
+        self.skill = skill
+        self.tasks = tasks
+        self.program = program
+        self.hardware = hardware
+
+
+class Planner(Protocol):
+    """Decides where a deployment may run, and makes its replicas."""
+
+    async def plan(self, job: Job, failing: Mapping[str, str]) -> Plan:
+        """Where to load; also fetches what a load needs beside the card. Raises `ModelportError` if nothing can work."""
+
+    def replica(self, job: Job, slot: Slot) -> Replica:
+        """A replica for a slot, not started."""

@@ -1,0 +1,190 @@
+"""What a session may do for one call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from modelport.contract.array import Array
+from modelport.contract.errors import Cancelled, InvalidRequest, UnsupportedParameter
+from modelport.contract.generate import GenerateEvent, GenerateRequest
+from modelport.contract.program import Generate
+from modelport.contract.reply import Timings, Usage
+from modelport.contract.runner import Limits
+from modelport.contract.session import Item
+from modelport.core.worker.cache import OutputCache
+from modelport.core.worker.generation import RunningGeneration
+from modelport.core.worker.scheduler import Scheduler
+
+__all__ = ["CallRun", "Generations", "Machine"]
+
+T = TypeVar("T")
+
+
+class Generations(Protocol):
+    """Who hands requests to engines and events back."""
+
+    def start(self, entry: str, request: GenerateRequest, generation: RunningGeneration) -> None:
+        """Queues `request`; `generation` gets its events."""
+
+    def cancel_generation(self, id: int, index: int | None) -> None:
+        """Ends a request or a choice of it."""
+
+    def forget(self, id: int) -> None:
+        """No more events are wanted."""
+
+    def new_id(self) -> int:
+        """An id that no other request of this worker has."""
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What all calls of one worker share. A skill without a program has no scheduler and no engines."""
+
+    loop: Any
+    pool: Executor
+    cache: OutputCache
+    backend: str
+    limits: Limits | None
+    entries: Any
+    scheduler: Scheduler | None
+    generations: Generations
+
+
+class CallRun:
+    """A `Run`: everything it starts ends with it, is counted, and is timed. Lives on the event loop."""
+
+    def __init__(
+        self, machine: Machine, task: str, stream: bool, deadline: float | None, priority: int, on_started: Callable[[], None]
+    ) -> None:
+        self.task, self.stream, self.deadline, self.priority = task, stream, deadline, priority
+        self._machine = machine
+        self._on_started: Callable[[], None] | None = on_started
+        self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
+        self._queue_s = self._prepare_s = self._run_s = 0.0
+        self._generations: dict[int, RunningGeneration] = {}
+        self._is_open = True
+
+    # ----------------------------------------------------------------------------------------------- for the session
+
+    def forward(self, entry: str, item: Item, cache_key: str | None = None) -> Awaitable[dict[str, Array]]:
+        """One item through `entry`; see `contract.session.Run`."""
+        machine = self._usable()
+        if machine.scheduler is None:
+            raise TypeError("this skill has no program, so there is nothing to run forward")
+        if cache_key is not None:
+            kept = machine.cache.get(entry, cache_key)
+            if kept is not None:
+                done: asyncio.Future[dict[str, Array]] = machine.loop.create_future()
+                done.set_result(kept)
+                return done
+        future = machine.scheduler.forward(entry, item, self)
+        self._prompt_tokens += item.cost
+        if cache_key is not None:
+            future.add_done_callback(partial(self._keep, entry, cache_key))
+        return future
+
+    def generate(self, entry: str, request: GenerateRequest) -> RunningGeneration:
+        """Starts `request`; see `contract.session.Run`."""
+        machine = self._usable()
+        if not isinstance(machine.entries.get(entry), Generate):
+            raise TypeError(f"entry {entry!r} does not generate")
+        assert machine.limits is not None
+        if request.n < 1:
+            raise InvalidRequest(f"n must be at least 1, not {request.n}", param="n")
+        missing = sorted(request.needs() - machine.limits.params)
+        if missing:
+            honoured = ", ".join(sorted(machine.limits.params)) or "none"
+            raise UnsupportedParameter(
+                f"The backend {machine.backend!r}, on which this model runs, does not support {', '.join(map(repr, missing))}. "
+                f"Leave it out, or serve the model where it is supported. Supported there: {honoured}.",
+                param=missing[0],
+            )
+        id = machine.generations.new_id()
+        request = msgspec.structs.replace(request, id=id, entry=entry, deadline=self.deadline, priority=self.priority)
+        ids = request.inputs.get("input_ids")
+        self._prompt_tokens += int(ids.shape[-1]) if ids is not None and ids.ndim else 0
+        generation = RunningGeneration(
+            request.n, partial(machine.generations.cancel_generation, id), self._count_event, partial(self._generation_over, id)
+        )
+        self._generations[id] = generation
+        self.started()
+        machine.generations.start(entry, request, generation)
+        return generation
+
+    def cpu(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """`function(*args)` on the CPU pool; see `contract.session.Run`."""
+        machine = self._usable()
+        if machine.scheduler is None:
+            self.started()  # a skill without a program works here and nowhere else
+        future: asyncio.Future[T] = machine.loop.run_in_executor(machine.pool, self._timed, function, args)
+        return future
+
+    # ------------------------------------------------------------------------------------------------ for the worker
+
+    def started(self) -> None:
+        """Something of this call goes to the device."""
+        if self._on_started is not None:
+            on_started, self._on_started = self._on_started, None
+            on_started()
+
+    def rode(self, queue_s: float, run_s: float) -> None:
+        """A batch with items of this call is done."""
+        self._queue_s += queue_s
+        self._run_s += run_s
+
+    def close(self) -> None:
+        """Ends everything that this call started: items leave the queue, choices end within one step. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        for generation in list(self._generations.values()):
+            generation.fail(Cancelled("The request was cancelled."))
+        if self._machine.scheduler is not None:
+            self._machine.scheduler.withdraw(self)
+
+    def usage(self) -> Usage:
+        """Tokens counted so far."""
+        return Usage(
+            prompt_tokens=self._prompt_tokens, completion_tokens=self._completion_tokens, cached_tokens=self._cached_tokens
+        )
+
+    def timings(self, worker_s: float, first_delta_s: float) -> Timings:
+        """Seconds spent so far."""
+        return Timings(
+            queue_s=self._queue_s,
+            prepare_s=self._prepare_s,
+            run_s=self._run_s,
+            worker_s=worker_s,
+            first_delta_s=first_delta_s,
+        )
+
+    def _usable(self) -> Machine:
+        if not self._is_open:
+            raise Cancelled("The request has ended; its session must not start anything more.")
+        return self._machine
+
+    def _timed(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        began = time.monotonic()
+        try:
+            return function(*args)
+        finally:
+            self._prepare_s += time.monotonic() - began
+
+    def _keep(self, entry: str, key: str, future: asyncio.Future[dict[str, Array]]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._machine.cache.put(entry, key, future.result())
+
+    def _count_event(self, event: GenerateEvent) -> None:
+        self._completion_tokens += len(event.tokens)
+        self._cached_tokens += event.cached_tokens
+
+    def _generation_over(self, id: int, generation: RunningGeneration) -> None:
+        self._generations.pop(id, None)
+        self._run_s += time.monotonic() - generation.began
+        self._machine.generations.forget(id)

@@ -1,0 +1,1 @@
+"""The conformance kit: suites to subclass, fakes to test against, and tiny checkpoints."""

@@ -1,0 +1,46 @@
+"""Which head a checkpoint has, from the names of its architectures. Pure; used by skills' claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["head_of", "is_text"]
+
+_SUFFIXES = (
+    ("ForCausalLM", "causal-lm"),
+    ("LMHeadModel", "causal-lm"),
+    ("ForSequenceClassification", "sequence-classification"),
+    ("ForTokenClassification", "token-classification"),
+    ("ForQuestionAnswering", "question-answering"),
+    ("ForMultipleChoice", "multiple-choice"),
+    ("ForMaskedLM", "masked-lm"),
+    ("ForPreTraining", "pretraining"),
+    ("ForConditionalGeneration", "conditional-generation"),
+    ("ForImageClassification", "image-classification"),
+    ("ForCTC", "ctc"),
+    ("EncoderModel", "text-encoding"),
+    ("Model", "feature-extraction"),
+)
+"""Ends of class names, the most specific first, and the auto-class head that each belongs to."""
+
+_OTHER_SENSES = ("vision_config", "audio_config", "image_size", "num_mel_bins", "speech_config", "feat_extract_norm")
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+def head_of(architectures: Iterable[str]) -> str | None:
+    """The head in the field's task names (`causal-lm`, …) of the first architecture whose name says it; None if none does.
+
+    >>> head_of(("BertForSequenceClassification",)), head_of(("GPT2LMHeadModel",)), head_of(("BertModel",))
+    ('sequence-classification', 'causal-lm', 'feature-extraction')
+    """
+    for name in architectures:
+        for suffix, head in _SUFFIXES:
+            if name.endswith(suffix):
+                return head
+    return None
+
+
+def is_text(config: Mapping[str, Any], files: Iterable[str]) -> bool:
+    """Whether a checkpoint takes text and nothing else, as far as its config.json and its files tell."""
+    return not any(key in config for key in _OTHER_SENSES) and not any(name in _PROCESSOR_FILES for name in files)

@@ -1,0 +1,140 @@
+"""The base of every torch backend. Torch-free until `load`: the server judges with it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from modelport.contract.backend import LoadContext, Progress, Verdict
+from modelport.contract.card import ModelCard
+from modelport.contract.device import Device, Probe
+from modelport.contract.errors import ConfigurationError
+from modelport.contract.program import Generate, Module, Program
+from modelport.contract.runner import Runner
+from modelport_torch.dtype import itemsize, resolve
+from modelport_torch.support import ENGINE_PARAMS, cache_bytes_per_token, cannot_step, text_config
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["TorchBackend"]
+
+_MIB = 1 << 20
+_RUNTIME_BYTES = 350 * _MIB
+_BATCH_TOKENS = 2048
+_CACHE_TOKENS = 8192
+
+
+class TorchBackend(ABC):
+    """Loads programs with torch and transformers. A subclass names the device and says how much memory is free on it.
+
+    Attributes:
+        prefill_tokens: Most prompt tokens that a generation step takes in; more is faster overall, and makes running streams wait.
+        cache_share: How much of the free memory a key/value cache may take if nobody says.
+    """
+
+    name: ClassVar[str]
+    rank: ClassVar[int]
+    imports_torch: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    prefill_tokens: ClassVar[int] = 2048
+    cache_share: ClassVar[float] = 0.5
+
+    @abstractmethod
+    def probe(self) -> Probe:
+        """Finds devices."""
+
+    @abstractmethod
+    def torch_device(self, device: Device) -> torch.device:
+        """torch's name of a device. Called in the worker."""
+
+    @abstractmethod
+    def free_bytes(self, device: Device) -> int:
+        """Memory that is free on a device now. Called in the worker."""
+
+    def prepare(self, context: LoadContext) -> None:
+        """Called in the worker before anything is loaded: thread counts, allocator settings."""
+
+    def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
+        """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's on a shared machine."""
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+
+    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device]) -> Verdict:
+        """Judges from the card alone."""
+        if len(devices) != 1:
+            return Verdict(answer="no", reason=f"{self.name} runs a model on one device, and {len(devices)} were asked for.")
+        device = devices[0]
+        dtype = resolve("auto", card.dtype, device.dtypes)
+        if reason := self._refusal(program, card):
+            return Verdict(answer="no", reason=reason, dtype=dtype)
+        memory = self.memory_bytes(program, card, dtype)
+        if memory > device.memory_total_bytes:
+            return Verdict(
+                answer="no",
+                reason=f"it needs about {memory / 2**30:.1f} GiB in {dtype}, and {device.name} has "
+                f"{device.memory_total_bytes / 2**30:.1f} GiB in all.",
+                memory_bytes=memory,
+                dtype=dtype,
+            )
+        generates = any(isinstance(entry, Generate) for entry in program.entries.values())
+        widened = f", widened from {card.dtype}, which {device.name} does not compute in" if dtype != card.dtype else ""
+        return Verdict(
+            answer="yes",
+            reason=f"transformers runs it on {device.name} in {dtype}{widened}.",
+            memory_bytes=memory,
+            params=ENGINE_PARAMS if generates else frozenset(),
+            dtype=dtype,
+        )
+
+    def memory_bytes(self, program: Program, card: ModelCard, dtype: str) -> int:
+        """What a worker would take: the runtime itself, weights in `dtype`, one batch's activations, and caches."""
+        own = card.parameters * itemsize(card.dtype) or card.weight_bytes
+        heads = {getattr(entry, "head", None) or getattr(entry, "build", "") for entry in program.entries.values()}
+        weights = max(len(heads), 1) * own * itemsize(dtype) // itemsize(card.dtype)
+        width = text_config(card.config).get("hidden_size")
+        activations = _BATCH_TOKENS * (width if isinstance(width, int) else 1024) * 16 * itemsize(dtype)
+        cache = 0
+        if any(isinstance(entry, Generate) for entry in program.entries.values()):
+            cache = cache_bytes_per_token(card.config, dtype) * max(card.limit or 0, _CACHE_TOKENS)
+        return _RUNTIME_BYTES + weights + activations + cache
+
+    def load(self, context: LoadContext, progress: Progress) -> Runner:
+        """Loads weights and builds forwards and engines."""
+        if reason := self._refusal(context.program, context.card):
+            raise ConfigurationError(reason)
+        self.prepare(context)
+        from modelport_torch.runner import TorchRunner
+
+        device = context.devices[0]
+        return TorchRunner(
+            context,
+            self.torch_device(device),
+            progress,
+            lambda: int(self.free_bytes(device) * self.cache_share),
+            self.prefill_tokens,
+        )
+
+    def _refusal(self, program: Program, card: ModelCard) -> str | None:
+        """Why it cannot run at all, as a sentence, or None."""
+        needs_card = not all(isinstance(entry, Module) for entry in program.entries.values())
+        if card.quantization and needs_card:
+            return (
+                f"the checkpoint is quantised ({card.quantization}), and {self.name} loads unquantised safetensors only: "
+                "use the original checkpoint, or a backend that lists this format."
+            )
+        for name, entry in program.entries.items():
+            if not isinstance(entry, Generate):
+                continue
+            if entry.mode == "own":
+                return f"entry {name!r} needs the model's own generate loop, and {self.name} has the stepped engine only so far."
+            if entry.rules:
+                return f"entry {name!r} needs rules over logits ({', '.join(entry.rules)}) that {self.name}'s engine does not have yet."
+            if reason := cannot_step(card.config):
+                return reason
+        return None

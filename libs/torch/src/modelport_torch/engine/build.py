@@ -1,0 +1,82 @@
+"""An engine for a loaded model, after a check that stepping it gives what the model gives by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from modelport.contract.errors import ConfigurationError
+from modelport.contract.generate import GenerateRequest
+from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.engine import TorchEngine
+from modelport_torch.engine.model import SteppedModel
+from modelport_torch.engine.rules import Rules
+from modelport_torch.engine.scheduler import Scheduler
+from modelport_torch.engine.sequence import Sequence
+
+__all__ = ["build_engine", "check_stepping"]
+
+_BLOCK = 64
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+
+
+def build_engine(
+    model: Any, device: torch.device, *, max_rows: int, max_length: int | None, cache_bytes: int, prefill_tokens: int
+) -> TorchEngine:
+    """An engine over `model` whose cache stays within `cache_bytes`.
+
+    Raises:
+        ConfigurationError: if the architecture does not work in steps.
+        MemoryError: if not even one sequence of some length fits the cache.
+    """
+    per_token = check_stepping(model, device)
+    tokens = cache_bytes // max(per_token, 1) // _BLOCK * _BLOCK
+    if tokens < _BLOCK:
+        raise MemoryError(
+            f"the key/value cache may take {cache_bytes:,} bytes, and {_BLOCK} tokens of this model need {per_token * _BLOCK:,}."
+        )
+    if max_length is not None:
+        tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
+    scheduler = Scheduler(max_rows, tokens, prefill_tokens)
+    return TorchEngine(SteppedModel(model, device, SlotCache(max_rows, tokens)), model.generation_config, max_length, scheduler)
+
+
+@torch.inference_mode()
+def check_stepping(model: Any, device: torch.device) -> int:
+    """Compares two short prompts of different length, stepped together, with plain forwards; returns the cache's bytes per token.
+
+    An architecture whose masks, positions or cache differ from what the engine knows would answer wrongly, not fail; so it is
+    asked once, when it is loaded.
+
+    Raises:
+        ConfigurationError: if the logits differ, or the model cannot be called like that.
+    """
+    cache = SlotCache(2, 4 * _BLOCK)
+    stepped = SteppedModel(model, device, cache)
+    size = stepped.vocabulary
+    prompts = [[(7 + 13 * i) % size for i in range(5)], [(3 + 29 * i) % size for i in range(9)]]
+    rows = [Sequence(GenerateRequest(id=i, inputs={}), 0, i, prompt, Rules(), 1) for i, prompt in enumerate(prompts)]
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    try:
+        got = [stepped.prefill(rows, 0, (2, 9))[0]]
+        for row in rows:
+            row.tokens.append(11 % size)
+        got.append(stepped.advance(rows, 2))
+    except Exception as error:
+        raise ConfigurationError(
+            f"{kind} models cannot be called as the stepped engine does ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "it is not supported for generation on the torch backends yet."
+        ) from error
+    limit = _TOLERANCE.get(model.dtype, 0.1)
+    for index, row in enumerate(rows):
+        plain = model(input_ids=torch.tensor([row.prompt + row.tokens], device=device), use_cache=False).logits[0].float()
+        for step, logits in enumerate(got):
+            reference = plain[len(row.prompt) - 1 + step]
+            error = float((logits[index].float() - reference).norm() / reference.norm().clamp(min=1e-12))
+            if not error <= limit:
+                raise ConfigurationError(
+                    f"{kind} models give other logits in a batch of steps than alone (relative error {error:.2g}); "
+                    "the stepped engine does not support this architecture, and would answer wrongly."
+                )
+    return cache.bytes_per_token()

@@ -1,0 +1,266 @@
+"""The engine: at every step one token for everybody who runs, and whoever fits joins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
+from modelport.contract.generate import EngineLoad, FinishReason, GenerateEvent, GenerateRequest, TokenLogprob
+from modelport_torch.engine.model import SteppedModel
+from modelport_torch.engine.logprobs import describe
+from modelport_torch.engine.rules import resolve_rules
+from modelport_torch.engine.sampling import choose
+from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
+from modelport_torch.engine.sequence import Sequence
+from modelport_torch.support import ENGINE_PARAMS
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """A stepped generation loop over one causal language model, as `modelport.contract.generate.Engine` describes it.
+
+    Args:
+        model: The model and its cache.
+        defaults: transformers' GenerationConfig of the checkpoint.
+        max_length: Most tokens of a sequence, prompt and output together; None if the model sets no limit.
+        scheduler: Who runs.
+        clock: What deadlines are compared with.
+    """
+
+    def __init__(
+        self,
+        model: SteppedModel,
+        defaults: Any,
+        max_length: int | None,
+        scheduler: Scheduler,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._defaults = defaults
+        # A sequence alone must fit the cache, with room for its rounding up to blocks.
+        self._max_length = min(max_length or scheduler.max_tokens, scheduler.max_tokens)
+        self._scheduler = scheduler
+        self._clock = clock
+        self._order = 0
+
+    # ------------------------------------------------------------------------------------------------ the contract
+
+    def add(self, request: GenerateRequest) -> None:
+        """Queues a request; it joins at the next step that has room."""
+        unknown = sorted(request.needs() - ENGINE_PARAMS)
+        if unknown:
+            raise UnsupportedParameter(f"{unknown[0]} is not supported by the torch generation engine.", param=unknown[0])
+        prompt = [int(token) for token in request.inputs["input_ids"].reshape(-1)]
+        if not prompt:
+            raise InvalidRequest("the prompt has no tokens; at least one is needed to start from.", param="prompt")
+        outside = next((token for token in prompt if not 0 <= token < self._model.vocabulary), None)
+        if outside is not None:
+            raise InvalidRequest(
+                f"the prompt has the token {outside}, and the model knows 0 to {self._model.vocabulary - 1}.", param="prompt"
+            )
+        if len(prompt) >= self._max_length:
+            raise InputTooLong(
+                f"the prompt has {len(prompt)} tokens, and prompt and output together may have {self._max_length}.", param="prompt"
+            )
+        if request.n < 1:
+            raise InvalidRequest(f"n is {request.n}; it must be at least 1.", param="n")
+        rules = resolve_rules(request.params, self._defaults, self._model.vocabulary)
+        limit = min(rules.max_new_tokens or self._max_length, self._max_length - len(prompt))
+        for index in range(request.n):
+            self._order += 1
+            self._scheduler.add(Sequence(request, index, self._order, prompt, rules, limit))
+
+    @torch.inference_mode()
+    def cancel(self, id: int, index: int | None = None) -> None:
+        """Ends a request, or one choice of it, before the next step; no event follows. Unknown ids are ignored."""
+        self._take_out(lambda s: s.request.id == id and index in (None, s.index))
+
+    def load(self) -> EngineLoad:
+        """How full it is now; `running` and `waiting` count choices."""
+        scheduler = self._scheduler
+        return EngineLoad(
+            running=len(scheduler.running) + len(scheduler.joining),
+            waiting=len(scheduler.waiting),
+            cache_used=scheduler.used(),
+            cache_total=scheduler.max_tokens,
+        )
+
+    @torch.inference_mode()
+    def step(self) -> list[GenerateEvent]:
+        """One token for every running sequence; new ones join."""
+        scheduler = self._scheduler
+        events = self._expire()
+        if scheduler.joining and not scheduler.can_grow():
+            for sequence in scheduler.joining:
+                self._requeue(sequence)
+            scheduler.joining = []
+        for row in scheduler.preempt():
+            self._requeue(self._leave(row))
+        rows = list(scheduler.running)
+        logits = [self._model.advance(rows, scheduler.footprint()[0])] if rows else []
+        logits += self._join(events)
+        if logits:
+            rows = scheduler.running
+            events += self._take(rows, logits[0] if len(logits) == 1 else torch.cat(logits))
+        if not scheduler.running and not scheduler.joining:
+            self._model.rest()
+        return events
+
+    # ------------------------------------------------------------------------------------------------ joining
+
+    def _join(self, events: list[GenerateEvent]) -> list[torch.Tensor]:
+        """Prefills who joins; returns logits for the rows that are new, in their order.
+
+        What fails here fails those who were to join, with an event, and nobody who runs.
+        """
+        scheduler = self._scheduler
+        if scheduler.joining:
+            return self._continue_joining(events)
+        admitted = scheduler.admit()
+        if not admitted:
+            return []
+        families: list[list[Sequence]] = []
+        for sequence in admitted:
+            if families and shares_prefill(families[-1][0], sequence):
+                families[-1].append(sequence)
+            else:
+                families.append([sequence])
+        if len(families) == 1 and self._model.pieces(families[0][0]) > scheduler.prefill_tokens:
+            scheduler.joining = families[0]
+            return self._continue_joining(events)
+        # Who brings more than tokens (images, audio) is prefilled alone: such inputs have shapes of their own.
+        plain = [family[0] for family in families if not self._model.extra(family[0])]
+        alone = [[family[0]] for family in families if self._model.extra(family[0])]
+        family_of = {id(family[0]): family for family in families}
+        logits: list[torch.Tensor] = []
+        for batch in groups(plain, scheduler.prefill_tokens) + alone:
+            first = len(scheduler.running)
+            scheduler.running += batch
+            try:
+                found, prompts = self._model.prefill(batch, first, scheduler.footprint())
+            except Exception as error:
+                del scheduler.running[first:]
+                events += [_failed(s, error) for lead in batch for s in family_of[id(lead)]]
+                continue
+            logits.append(found)
+            for offset, (lead, prompt) in enumerate(zip(batch, prompts, strict=True)):
+                lead.described = prompt
+                logits += self._fork(family_of[id(lead)], first + offset, found[offset : offset + 1])
+        return logits
+
+    def _continue_joining(self, events: list[GenerateEvent]) -> list[torch.Tensor]:
+        scheduler = self._scheduler
+        lead, row = scheduler.joining[0], len(scheduler.running)
+        try:
+            logits, prompt = self._model.prefill_piece(lead, row, scheduler.prefill_tokens, scheduler.footprint())
+        except Exception as error:
+            events += [_failed(s, error) for s in scheduler.joining]
+            scheduler.joining = []
+            return []
+        if prompt is not None:
+            lead.described = (lead.described or []) + prompt
+        if logits is None:
+            return []
+        family, scheduler.joining = scheduler.joining, []
+        scheduler.running.append(lead)
+        return [logits, *self._fork(family, row, logits)]
+
+    def _fork(self, family: list[Sequence], row: int, logits: torch.Tensor) -> list[torch.Tensor]:
+        """The other choices of a request whose first has just been prefilled into `row`: copies of that row."""
+        lead, out = family[0], []
+        for sequence in family[1:]:
+            self._scheduler.running.append(sequence)
+            self._model.copy(row, len(self._scheduler.running) - 1, lead.cached, self._scheduler.footprint())
+            sequence.cached, sequence.described = lead.cached, lead.described
+            out.append(logits)
+        return out
+
+    # ------------------------------------------------------------------------------------------------ choosing
+
+    def _take(self, rows: list[Sequence], logits: torch.Tensor) -> list[GenerateEvent]:
+        """Chooses a token for each row, and lets finished rows go."""
+        asked = [index for index, row in enumerate(rows) if row.request.logprobs is not None]
+        # A copy, taken before penalties change the logits.
+        raw = logits[torch.tensor(asked, device=logits.device)] if asked else logits[:0]
+        tokens = choose(logits, rows)
+        described: dict[int, tuple[float, tuple[TokenLogprob, ...]]] = {}
+        if asked:
+            most = max(rows[index].request.logprobs or 0 for index in asked)
+            for index, chosen, top in zip(asked, *describe(raw, [tokens[i] for i in asked], most), strict=True):
+                described[index] = chosen, top[: rows[index].request.logprobs]
+        events = []
+        finished: list[int] = []
+        for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            finish: FinishReason | None = None
+            if token in row.rules.eos and not row.rules.ignore_eos:
+                finish = "stop"
+            else:
+                row.tokens.append(token)
+                if len(row.tokens) >= row.limit:
+                    finish = "length"
+            chosen = described.get(index) if finish != "stop" else None
+            wants = row.request.logprobs is not None
+            events.append(
+                GenerateEvent(
+                    id=row.request.id,
+                    index=row.index,
+                    tokens=() if finish == "stop" else (token,),
+                    logprobs=((chosen[0],) if chosen else ()) if wants else None,
+                    top_logprobs=((chosen[1],) if chosen else ()) if wants else None,
+                    prompt_logprobs=None if row.described is None else tuple(row.described),
+                    finish=finish,
+                )
+            )
+            row.reported, row.described = True, None
+            if finish:
+                finished.append(index)
+        for index in reversed(finished):
+            self._leave(index)
+        return events
+
+    # ------------------------------------------------------------------------------------------------ leaving
+
+    def _leave(self, row: int) -> Sequence:
+        sequence, last = self._scheduler.leave(row)
+        if last != row:
+            self._model.move(last, row, self._scheduler.running[row].cached)
+        if self._scheduler.joining:
+            # The row of who is joining follows the running ones.
+            self._model.move(last + 1, last, self._scheduler.joining[0].cached)
+        sequence.cached = 0
+        return sequence
+
+    def _requeue(self, sequence: Sequence) -> None:
+        sequence.cached, sequence.described = 0, None
+        self._scheduler.add(sequence)
+
+    def _expire(self) -> list[GenerateEvent]:
+        now = self._clock()
+        gone = self._take_out(lambda s: s.request.deadline is not None and s.request.deadline <= now)
+        return [GenerateEvent(id=s.request.id, index=s.index, finish="cancelled") for s in gone]
+
+    def _take_out(self, unwanted: Callable[[Sequence], bool]) -> list[Sequence]:
+        scheduler = self._scheduler
+        gone = scheduler.drop(unwanted)
+        for row in reversed(range(len(scheduler.running))):
+            if unwanted(scheduler.running[row]):
+                gone.append(self._leave(row))
+        if any(map(unwanted, scheduler.joining)):
+            gone += [s for s in scheduler.joining if unwanted(s)]
+            left = [s for s in scheduler.joining if not unwanted(s)]
+            if left:  # the row stays, and the next choice leads
+                left[0].cached, left[0].described = scheduler.joining[0].cached, scheduler.joining[0].described
+            scheduler.joining = left
+        return gone
+
+
+def _failed(sequence: Sequence, error: Exception) -> GenerateEvent:
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return GenerateEvent(
+        id=sequence.request.id, index=sequence.index, finish="error", error=f"the prompt could not be processed: {text}"
+    )

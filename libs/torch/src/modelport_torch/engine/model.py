@@ -1,0 +1,159 @@
+"""A causal language model and its cache, as the engine drives them: prefill, advance, move a row."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from modelport.contract.generate import TokenLogprob
+from modelport_torch.array import to_tensor
+from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.logprobs import describe
+from modelport_torch.engine.masks import Masks
+from modelport_torch.engine.sequence import Sequence
+
+__all__ = ["SteppedModel"]
+
+_OWN_INPUTS = frozenset({"input_ids", "attention_mask"})
+_IDLE_TOKENS = 8192
+
+Description = list[tuple[TokenLogprob, ...]]
+
+
+class SteppedModel:
+    """Runs forwards over rows of a `SlotCache`. The engine decides who has which row.
+
+    Prompts that are prefilled together are padded on the right: causal attention never looks there, so no mask is needed.
+    """
+
+    def __init__(self, model: Any, device: torch.device, cache: SlotCache) -> None:
+        self._model = model
+        self._device = device
+        self._cache = cache
+        config = model.config.get_text_config()
+        self.vocabulary = int(config.vocab_size)
+        self._masks = Masks(config, model.dtype)
+        self._takes = frozenset(inspect.signature(model.forward).parameters)
+        # Filler for padded columns: any token but the pad token, about which models warn.
+        self._filler = 1 if getattr(config, "pad_token_id", None) == 0 else 0
+
+    def extra(self, sequence: Sequence) -> bool:
+        """Whether its request brings more than tokens (images, audio)."""
+        return sequence.cached == 0 and any(name not in _OWN_INPUTS for name in sequence.request.inputs)
+
+    def pieces(self, sequence: Sequence) -> int:
+        """Tokens of a prompt that may be prefilled piece by piece; 0 if it must not be cut."""
+        return 0 if self.extra(sequence) else len(sequence.pending())
+
+    def advance(self, rows: list[Sequence], aboard: int) -> torch.Tensor:
+        """One forward of the last token of each row: logits (rows, vocabulary). `aboard` counts every row in use."""
+        lengths = [row.cached for row in rows]
+        longest = max(lengths)
+        self._cache.reserve(aboard, longest + 1)
+        self._cache.at_ends(lengths, self._device)
+        positions = torch.tensor(lengths, device=self._device)[:, None]
+        ids = torch.tensor([row.tokens[-1] for row in rows], device=self._device)[:, None]
+        even = min(lengths) == longest
+        logits = self._forward(ids, positions, None if even else self._masks(positions, longest + 1))
+        for row in rows:
+            row.cached += 1
+        return logits[:, -1]
+
+    def prefill(
+        self, batch: list[Sequence], first: int, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, list[Description | None]]:
+        """Takes whole prompts into the rows from `first` on: logits of each one's last token, and what was asked of the prompt.
+
+        Args:
+            size: (rows, tokens of the longest) that the cache holds when this is done.
+        """
+        pending = [row.pending() for row in batch]
+        lengths = [len(tokens) for tokens in pending]
+        width = max(lengths)
+        self._cache.reserve(size[0], size[1])
+        self._cache.at_rows(first, len(batch), 0, width)
+        ids = torch.tensor([tokens + [self._filler] * (width - len(tokens)) for tokens in pending], device=self._device)
+        positions = torch.arange(width, device=self._device).expand(len(batch), -1)
+        extra = self._extra_inputs(batch[0]) if len(batch) == 1 else {}
+        whole = any(_wants_prompt(row) for row in batch)
+        ends = sorted({length - 1 for length in lengths})
+        keep: int | torch.Tensor = 0 if whole else 1 if len(ends) == 1 else torch.tensor(ends, device=self._device)
+        logits = self._forward(ids, positions, None, keep=keep, **extra)
+        # Logits of all columns, if they were asked for or the model cannot leave any out; else of the ends only.
+        column = {end: end for end in ends} if logits.shape[1] == width else {end: at for at, end in enumerate(ends)}
+        described = [
+            _prompt_logprobs(logits[index, :length], tokens, row, None) if _wants_prompt(row) else None
+            for index, (row, tokens, length) in enumerate(zip(batch, pending, lengths, strict=True))
+        ]
+        for row, length in zip(batch, lengths, strict=True):
+            row.cached = length
+        picked = torch.tensor([column[length - 1] for length in lengths], device=self._device)
+        return logits[torch.arange(len(batch), device=self._device), picked], described
+
+    def prefill_piece(
+        self, sequence: Sequence, row: int, budget: int, size: tuple[int, int]
+    ) -> tuple[torch.Tensor | None, Description | None]:
+        """Takes the next `budget` tokens of a long prompt into `row`: logits once the prompt is complete, else None."""
+        pending = sequence.pending()
+        tokens, start = pending[:budget], sequence.cached
+        last = len(tokens) == len(pending)
+        self._cache.reserve(size[0], size[1])
+        self._cache.at_rows(row, 1, start, len(tokens))
+        positions = torch.arange(start, start + len(tokens), device=self._device)[None]
+        mask = self._masks(positions, start + len(tokens)) if start else None
+        whole = _wants_prompt(sequence)
+        logits = self._forward(torch.tensor([tokens], device=self._device), positions, mask, keep=0 if whole else 1)
+        following = None if last else pending[len(tokens)]
+        described = _prompt_logprobs(logits[0], tokens, sequence, following) if whole else None
+        sequence.cached += len(tokens)
+        return (logits[:, -1] if last else None), described
+
+    def copy(self, source: int, target: int, length: int, size: tuple[int, int]) -> None:
+        """Makes row `target` a copy of `source`."""
+        self._cache.reserve(size[0], size[1])
+        self._cache.copy(source, target, length)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Row `target` gets the first `length` tokens of `source`, whose own content no longer matters."""
+        self._cache.copy(source, target, length)
+
+    def rest(self) -> None:
+        """Nobody runs: a cache that has grown large is given back."""
+        rows, columns = self._cache.shape
+        if rows * columns > _IDLE_TOKENS:
+            self._cache.release()
+
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any
+    ) -> torch.Tensor:
+        if "logits_to_keep" in self._takes and not (isinstance(keep, int) and keep == 0):
+            extra["logits_to_keep"] = keep
+        out = self._model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True, **extra
+        )
+        logits: torch.Tensor = out.logits
+        return logits
+
+    def _extra_inputs(self, sequence: Sequence) -> dict[str, torch.Tensor]:
+        found = {}
+        for name, array in sequence.request.inputs.items():
+            if name not in _OWN_INPUTS:
+                value = to_tensor(array, self._device)[None]
+                found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
+        return found
+
+
+def _wants_prompt(sequence: Sequence) -> bool:
+    return sequence.request.prompt_logprobs is not None and not sequence.reported
+
+
+def _prompt_logprobs(logits: torch.Tensor, tokens: list[int], row: Sequence, following: int | None) -> Description:
+    """For each token after the first of `tokens` (and `following`): itself, then the likeliest so many in its place."""
+    targets = tokens[1:] + ([] if following is None else [following])
+    if not targets:
+        return []
+    count = row.request.prompt_logprobs or 0
+    chosen, top = describe(logits[: len(targets)], targets, count)
+    return [(TokenLogprob(token, value), *best) for token, value, best in zip(targets, chosen, top, strict=True)]

@@ -1,0 +1,105 @@
+"""One entry of a program that is a single call: inputs as tensors, the model's method, and the wanted outputs, reduced."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelport.contract.array import Array
+from modelport.contract.errors import ConfigurationError
+from modelport.contract.program import Forward, Module, Output
+from modelport_torch.array import TorchArray, to_host, to_tensor
+from modelport_torch.reduce import DenseFiles, reduce
+
+__all__ = ["ForwardEntry"]
+
+
+class ForwardEntry:
+    """A `Forward` or a `Module` over loaded weights.
+
+    Inputs that the spec names and the method does not take (`token_type_ids` for a model without them) are left out of the
+    call, and stay available to reductions; a method with only `**kwargs` gets everything.
+    """
+
+    def __init__(self, name: str, spec: Forward | Module, model: Any, folder: Path, device: torch.device) -> None:
+        self.name = name
+        self.spec = spec
+        self._device = device
+        self._dense = DenseFiles(folder, device)
+        self._call = self._method(model)
+        self._takes = _named_parameters(self._call)
+        self._extra: dict[str, Any] = {}
+        if self._takes is not None and "use_cache" in self._takes:
+            self._extra["use_cache"] = False
+        if any(output.source.startswith("hidden_states") for output in spec.outputs):
+            self._extra["output_hidden_states"] = True
+        self._float = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """All wanted outputs of one batch: NumPy arrays, or handles for outputs that are kept.
+
+        Raises:
+            KeyError: if a reduction names an input that the batch lacks.
+        """
+        tensors = {name: to_tensor(array, self._device) for name, array in batch.items()}
+        arguments = {name: self._fit(value) for name, value in tensors.items() if self._takes is None or name in self._takes}
+        result = self._call(**arguments, **self._extra)
+        outputs: dict[str, Array] = {}
+        for output in self.spec.outputs:
+            values = self._reduced(output, self._pick(result, output), tensors)
+            for name, value in zip((output.name, f"{output.name}_indices"), values, strict=False):
+                outputs[name] = TorchArray(value) if output.keep else to_host(value)
+        return outputs
+
+    def _reduced(self, output: Output, value: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        more: tuple[torch.Tensor, ...] = ()
+        for step in output.chain:
+            value, *rest = reduce(step, value, inputs, self._dense)
+            more = more or tuple(rest)
+        return (value, *more)
+
+    def _fit(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(self._float) if value.is_floating_point() and value.dtype != self._float else value
+
+    def _method(self, model: Any) -> Callable[..., Any]:
+        call = getattr(self.spec, "call", "forward")
+        if call == "forward":
+            method: Callable[..., Any] = model
+            return method
+        method = getattr(model, call, None)  # type: ignore[assignment]
+        if not callable(method):
+            raise ConfigurationError(
+                f"entry {self.name!r} calls {call!r}, which {type(model).__name__} does not have; the skill's program is wrong."
+            )
+        return method
+
+    def _pick(self, result: Any, output: Output) -> torch.Tensor:
+        """The tensor that `output.source` names: an attribute, a key, or a dotted path through both and through indices."""
+        source = output.source or output.name
+        if isinstance(result, torch.Tensor):
+            return result
+        value = result
+        for part in source.split("."):
+            if isinstance(value, (tuple, list)) and not hasattr(value, part) and part.lstrip("-").isdigit():
+                value = value[int(part)]
+            elif isinstance(value, Mapping):
+                value = value.get(part)
+            else:
+                value = getattr(value, part, None)
+        if not isinstance(value, torch.Tensor):
+            has = ", ".join(map(str, result.keys())) if hasattr(result, "keys") else type(result).__name__
+            raise ConfigurationError(f"the model has no output {source!r}, which entry {self.name!r} wants; it has: {has}.")
+        return value
+
+
+def _named_parameters(call: Callable[..., Any]) -> frozenset[str] | None:
+    """Names that `call` takes explicitly; None if it names none, and takes whatever comes."""
+    target = call.forward if isinstance(call, torch.nn.Module) else call
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = frozenset(p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds)
+    return names or None

@@ -1,0 +1,203 @@
+"""A loaded program on one torch device."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from modelport.contract.array import Array
+from modelport.contract.backend import LoadContext, Progress
+from modelport.contract.errors import ConfigurationError
+from modelport.contract.program import Forward, Generate, Module
+from modelport.contract.runner import Limits
+from modelport_torch import dtype as dtypes
+from modelport_torch.attention import use_grouped
+from modelport_torch.calibrate import Probe, agree
+from modelport_torch.engine.build import build_engine
+from modelport_torch.engine.engine import TorchEngine
+from modelport_torch.forward import ForwardEntry
+from modelport_torch.load import checkpoint_dtype, load_model, load_module
+from modelport_torch.reduce import REDUCTIONS
+from modelport_torch.support import ENGINE_PARAMS
+
+__all__ = ["TorchRunner"]
+
+
+class TorchRunner:
+    """A `Runner`: models, forward entries and engines of one program. It computes in the calling thread.
+
+    Args:
+        context: What to load, as the backend got it.
+        device: Where to.
+        progress: Told of the loading.
+        cache_bytes: Says how much the key/value cache may take, if the context does not; asked once the weights are loaded.
+        prefill_tokens: Most prompt tokens an engine takes in one step.
+
+    Raises:
+        ConfigurationError, MemoryError: as `Backend.load`.
+    """
+
+    def __init__(
+        self, context: LoadContext, device: torch.device, progress: Progress, cache_bytes: Callable[[], int], prefill_tokens: int
+    ) -> None:
+        self._context = context
+        self._device = device
+        self._progress = progress
+        self._models: dict[tuple[str, str], Any] = {}
+        self._forwards: dict[str, ForwardEntry] = {}
+        self._engines: dict[str, TorchEngine] = {}
+        self._facts = {"torch": torch.__version__, "transformers": transformers.__version__, "device": str(device)}
+        runs = context.devices[0].dtypes
+        own = {name: checkpoint_dtype(folder) for name, folder in context.checkpoints.items()} | {"main": context.card.dtype}
+        self._dtypes = {name: dtypes.resolve(context.dtype, of, runs) for name, of in own.items()}
+        self._load()
+        if context.dtype == "fast":
+            self._quicken(dtypes.fast(self._dtypes["main"], runs))
+        generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
+        max_length = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
+        if generates:
+            budget = (context.cache_bytes if context.cache_bytes is not None else cache_bytes()) // len(generates)
+        for name in generates:
+            model = self._model_of(name)
+            grouped = use_grouped(model)
+            self._engines[name] = build_engine(
+                model,
+                device,
+                max_rows=context.max_items,
+                max_length=max_length,
+                cache_bytes=budget,
+                prefill_tokens=int(context.options.get("prefill_tokens", prefill_tokens)),
+            )
+            self._facts["sampler"] = "engine"
+            self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
+            self._facts["cache_tokens"] = str(self._engines[name].load().cache_total)
+        self._facts["dtype"] = self._dtypes["main"]
+        self._facts["threads"] = str(torch.get_num_threads())
+        self._limits = Limits(
+            max_items=context.max_items,
+            reductions=REDUCTIONS,
+            params=ENGINE_PARAMS if generates else frozenset(),
+            max_length=max_length,
+        )
+        progress("loaded", 1.0)
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        return self._facts
+
+    def submit(self, entry: str, batch: Mapping[str, Array]) -> Future[dict[str, Array]]:
+        """Runs one batch; the future is done on return."""
+        future: Future[dict[str, Array]] = Future()
+        try:
+            future.set_result(self._forwards[entry](batch))
+        except Exception as error:
+            # Also what a bad batch raises inside the model: it belongs to these items, not to the worker.
+            future.set_exception(_memory(error))
+        return future
+
+    def engine(self, entry: str) -> TorchEngine:
+        return self._engines[entry]
+
+    def buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.empty(shape, np.dtype(dtype))
+
+    def close(self) -> None:
+        self._models.clear()
+        self._forwards.clear()
+        self._engines.clear()
+        gc.collect()  # modules refer to themselves through hooks; their memory should be back before this returns
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ----------------------------------------------------------------------------------------------------- loading
+
+    def _load(self) -> None:
+        self._models.clear()
+        self._forwards.clear()
+        entries = self._context.program.entries
+        wanted = {self._key(name, entry): (name, entry) for name, entry in entries.items()}
+        for done, (key, (name, entry)) in enumerate(wanted.items()):
+            low, span = done / len(wanted), 1 / len(wanted)
+
+            def scaled(what: str, fraction: float, low: float = low, span: float = span) -> None:
+                self._progress(what, low + span * fraction)
+
+            scaled(f"loading {name}", 0.0)
+            folder = self._context.checkpoints[entry.checkpoint]
+            if isinstance(entry, Module):
+                explicit = self._dtypes[entry.checkpoint] if self._context.dtype not in ("auto", "fast") else None
+                self._models[key] = load_module(entry, folder, explicit, self._device)
+                continue
+            self._models[key] = load_model(
+                entry.head,
+                folder,
+                self._dtypes[entry.checkpoint],
+                self._device,
+                scaled,
+                trust_remote_code=self._context.card.trust_remote_code,
+                attention=self._context.options.get("attention"),
+                unused=() if self._reads_pooler(key) else ("pooler",),
+            )
+        self._bind()
+
+    def _bind(self) -> None:
+        for name, entry in self._context.program.entries.items():
+            if not isinstance(entry, Generate):
+                folder = self._context.checkpoints[entry.checkpoint]
+                self._forwards[name] = ForwardEntry(name, entry, self._model_of(name), folder, self._device)
+            elif not callable(getattr(self._model_of(name), "get_output_embeddings", None)):
+                raise ConfigurationError(f"entry {name!r} generates with the head {entry.head!r}, which has no vocabulary to draw from.")
+
+    def _quicken(self, candidate: str | None) -> None:
+        """Goes over to `candidate` if that answers as the type in use does; else stays, and says why."""
+        base = self._dtypes["main"]
+        if candidate is None:
+            self._facts["calibration"] = f"{base} is the fastest type here"
+            return
+        self._progress("calibrating", 0.9)
+        probe = Probe(self._context.program, self._forwards, {n: self._model_of(n) for n in self._context.program.entries})
+        before = probe.run()
+        if before is None:
+            self._facts["calibration"] = f"{base}: no input could be made up to compare {candidate} with"
+            return
+        for model in self._models.values():
+            model.to(dtypes.torch_dtype(candidate))
+        self._bind()
+        probe = Probe(self._context.program, self._forwards, {n: self._model_of(n) for n in self._context.program.entries})
+        passed, finding = agree(before, probe.run(before.texts))
+        self._facts["calibration"] = f"{candidate} {'passed' if passed else 'failed'}: {finding}"
+        if passed:
+            self._dtypes = dict.fromkeys(self._dtypes, candidate)
+        else:
+            self._load()
+
+    def _key(self, name: str, entry: Forward | Generate | Module) -> tuple[str, str]:
+        """Entries of one head over one checkpoint share a model."""
+        return entry.checkpoint, f"{entry.build} {sorted(entry.kwargs.items())}" if isinstance(entry, Module) else entry.head
+
+    def _model_of(self, name: str) -> Any:
+        return self._models[self._key(name, self._context.program.entries[name])]
+
+    def _reads_pooler(self, key: tuple[str, str]) -> bool:
+        """Whether an output of this model comes from its pooler; if not, a checkpoint may lack it."""
+        entries = self._context.program.entries.items()
+        sharing = [entry for name, entry in entries if self._key(name, entry) == key and isinstance(entry, Forward)]
+        if key[1] != "feature-extraction":
+            return True
+        return any("pooler" in (out.source or out.name) or entry.call != "forward" for entry in sharing for out in entry.outputs)
+
+
+def _memory(error: Exception) -> Exception:
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return MemoryError(f"a batch did not fit in memory: {' '.join(str(error).split())[:200]}")
+    return error

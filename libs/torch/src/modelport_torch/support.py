@@ -1,0 +1,72 @@
+"""What the torch runtime can do with a checkpoint, judged from its config.json alone: no torch, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelport_torch.dtype import itemsize
+
+__all__ = ["ENGINE_PARAMS", "cache_bytes_per_token", "cannot_step", "text_config"]
+
+ENGINE_PARAMS = frozenset(
+    {
+        "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p",
+        "repetition_penalty", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "logit_bias",
+        "eos_token_id", "ignore_eos", "seed", "n", "logprobs", "prompt_logprobs",
+    }
+)  # fmt: skip
+"""What the stepped engine honours, in the names of `GenerateRequest.needs()`."""
+
+_BATCHED_LAYERS = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
+_STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_attn", "lru_width")
+# Types whose forward takes no positions and derives them (or ALiBi) from a two-dimensional mask: rows of different lengths, each at
+# its own place, cannot be told to them.
+_NO_POSITIONS = frozenset({"bloom", "mpt", "xlnet", "xlm", "ctrl", "openai-gpt", "transfo-xl", "reformer", "cpmant", "prophetnet"})
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that describes the language model: `text_config` of a multimodal one, else all of it."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) and "num_hidden_layers" in nested else config
+
+
+def cannot_step(config: Mapping[str, Any]) -> str | None:
+    """Why the stepped engine cannot batch such a model, as a sentence, or None if it can.
+
+    >>> cannot_step({"model_type": "llama", "num_hidden_layers": 2}) is None
+    True
+    """
+    kind = str(config.get("model_type") or "this")
+    if config.get("is_encoder_decoder"):
+        return f"{kind} models have an encoder and a decoder, and the stepped engine of the torch backends serves decoders only."
+    text = text_config(config)
+    unknown = sorted({str(layer) for layer in text.get("layer_types") or ()} - _BATCHED_LAYERS)
+    if unknown:
+        return f"{kind} models have layers of the kind {', '.join(unknown)}, whose state the stepped engine cannot batch yet."
+    marks = sorted(key for key in text if any(mark in key for mark in _STATE_SPACE) and text[key])
+    if marks or "mamba" in kind or "rwkv" in kind:
+        why = f" (config.json has {', '.join(marks[:3])})" if marks else ""
+        return f"{kind} models keep a recurrent state instead of attention{why}, which the stepped engine cannot batch yet."
+    if kind in _NO_POSITIONS or text.get("alibi"):
+        return f"{kind} models take no position of each token, so sequences of different lengths cannot share a step."
+    if text.get("num_kv_shared_layers"):
+        return f"{kind} models share keys and values between layers, which the stepped engine cannot batch yet."
+    return None
+
+
+def cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
+    """Bytes of keys and values that one token takes, estimated from config.json; 0 if it does not say."""
+    text = text_config(config)
+    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers")
+    heads = _first(text, "num_attention_heads", "n_head", "num_heads")
+    hidden = _first(text, "hidden_size", "n_embd", "d_model")
+    if not (layers and heads and hidden):
+        return 0
+    key_heads = _first(text, "num_key_value_heads") or heads
+    width = _first(text, "head_dim") or hidden // heads
+    return 2 * layers * key_heads * width * itemsize(dtype)
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    return next((value for name in names if isinstance(value := config.get(name), int)), 0)

@@ -1,0 +1,106 @@
+"""The routes. They decode, ask the host, and encode; they know no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+
+from modelport.contract.api import model_id, model_route
+from modelport.contract.errors import UnsupportedParameter, WrongTask
+from modelport.contract.host import Host, Principal
+from modelport_api_native.encoding import encoder, json_reply
+from modelport_api_native.envelope import read_envelope, read_request
+from modelport_api_native.events import EventStream
+
+__all__ = ["HANDLERS"]
+
+ADMIN = {"scope": "admin"}
+AnyRequest = Request[Any, Any, Any]
+
+
+@post(model_route("/v1/infer"), status_code=200)
+async def infer(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+    """Any task of any model, by the task's own request."""
+    principal = host.principal(request.scope)
+    model = model_id(name, owner)
+    envelope, prefix = read_envelope(await request.body())
+    task_name = _chosen_task(host, principal, model, envelope.task)
+    task = host.tasks()[task_name]
+    if envelope.stream and task.delta is None:
+        raise UnsupportedParameter(f"The task '{task_name}' does not stream. Leave `stream` out.", param="stream")
+    asked = read_request(envelope, task, prefix)
+    options = envelope.for_host(request.scope["modelport.request_id"])  # type: ignore[typeddict-item]
+    if envelope.stream:
+        stream = await host.stream(task_name, model, asked, principal, request.scope, options)
+        return EventStream(stream, task_name, encoder(envelope.arrays))
+    reply = await host.run(task_name, model, asked, principal, request.scope, options)
+    answer = {
+        "model": reply.model,
+        "task": task_name,
+        "result": reply.result,
+        "usage": reply.usage,
+        "timings": reply.timings,
+    }
+    return json_reply(answer, envelope.arrays)
+
+
+def _chosen_task(host: Host, principal: Principal, model: str, asked: str | None) -> str:
+    """The task to do: the model's first, unless another of its tasks is asked for."""
+    if asked is None:
+        return host.default_task(principal, model)
+    served = host.model(principal, model).tasks
+    if asked not in served:
+        raise WrongTask(
+            f"The model '{model}' does not do '{asked}'. It does: {', '.join(served) or 'nothing yet'}.", param="task"
+        )
+    return asked
+
+
+@get("/v1/catalog")
+async def catalog(request: AnyRequest, host: Host) -> Response[bytes]:
+    """Every model that the caller may use, and every task with its JSON Schemas."""
+    tasks = {
+        name: {"summary": task.summary, "streams": task.delta is not None, "schema": task.schema()}
+        for name, task in host.tasks().items()
+    }
+    return json_reply({"models": host.models(host.principal(request.scope)), "tasks": tasks})
+
+
+@get(model_route("/v1/models", "/info"))
+async def info(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+    """What is known of a model, and its state."""
+    return json_reply(host.model(host.principal(request.scope), model_id(name, owner)))
+
+
+@get(model_route("/v1/models", "/placement"))
+async def placement(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+    """Where the model runs and why: every candidate with its reason."""
+    return json_reply(host.placement(host.principal(request.scope), model_id(name, owner)))
+
+
+@post(model_route("/v1/models", "/load"), status_code=200, opt=ADMIN)
+async def load(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+    """Loads a model; answers when it is ready."""
+    return json_reply(await host.load(host.principal(request.scope), model_id(name, owner)))
+
+
+@post(model_route("/v1/models", "/unload"), status_code=200, opt=ADMIN)
+async def unload(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+    """Unloads a model once its running requests are done."""
+    return json_reply(await host.unload(host.principal(request.scope), model_id(name, owner)))
+
+
+@get("/v1/hardware", opt=ADMIN)
+async def hardware(request: AnyRequest, host: Host) -> Response[bytes]:
+    """Every backend with its devices, or the reason why it has none."""
+    return json_reply({"backends": host.hardware(host.principal(request.scope))})
+
+
+@get("/v1/plugins", opt=ADMIN)
+async def plugins(request: AnyRequest, host: Host) -> Response[bytes]:
+    """Every installed plugin with its state and the reason of it."""
+    return json_reply({"plugins": host.plugins(host.principal(request.scope))})
+
+
+HANDLERS = (infer, catalog, info, placement, load, unload, hardware, plugins)

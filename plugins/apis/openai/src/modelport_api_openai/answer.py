@@ -1,0 +1,110 @@
+"""What every handler of this dialect shares: the host, decoding, and a timed JSON answer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from litestar import Request, Response
+from litestar.params import Dependency
+from msgspec import UNSET, Meta, UnsetType
+
+from modelport.contract.host import Host
+from modelport.contract.reply import Usage
+from modelport_api_openai.errors import invalid
+
+__all__ = [
+    "AnyRequest",
+    "CachedTokens",
+    "HostDependency",
+    "TextInput",
+    "TokenUsage",
+    "add_usage",
+    "answer",
+    "elapsed",
+    "fresh_id",
+    "split_input",
+]
+
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+HostDependency: TypeAlias = Annotated[Host, Dependency(skip_validation=True)]
+
+TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TextInput: TypeAlias = str | list[str | TokenId | list[TokenId]]
+"""A text, several, the token ids of one, or the token ids of several; `split_input` refuses mixtures."""
+
+
+class CachedTokens(msgspec.Struct, frozen=True):
+    """Prompt tokens that a cache answered."""
+
+    cached_tokens: int = 0
+
+
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's count of tokens; embeddings and rerank have no completion."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int | UnsetType = UNSET
+    prompt_tokens_details: CachedTokens | UnsetType = UNSET
+
+    @classmethod
+    def of_input(cls, usage: Usage) -> TokenUsage:
+        """The count of a request that generates nothing."""
+        return cls(prompt_tokens=usage.prompt_tokens, total_tokens=usage.prompt_tokens)
+
+    @classmethod
+    def of_generation(cls, usage: Usage) -> TokenUsage:
+        """The count of a request that generates."""
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details=CachedTokens(usage.cached_tokens),
+        )
+
+
+def add_usage(usages: list[Usage]) -> Usage:
+    """The sum over the host calls of one request."""
+    if len(usages) == 1:
+        return usages[0]
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+    )
+
+
+def fresh_id(prefix: str) -> str:
+    """An id of an answer, as `chatcmpl-…`."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def elapsed(started: float) -> dict[str, str]:
+    """The header that says how long it took since `started` (`time.perf_counter()`)."""
+    return {"openai-processing-ms": str(round((time.perf_counter() - started) * 1000))}
+
+
+def answer(value: msgspec.Struct, started: float) -> Response[bytes]:
+    """`value` as a JSON response."""
+    return Response(msgspec.json.encode(value), media_type="application/json", status_code=200, headers=elapsed(started))
+
+
+def split_input(value: TextInput, field: str) -> list[str | list[int]]:
+    """The single inputs of the request's field `field`: texts, or lists of token ids.
+
+    Raises:
+        InvalidRequest: if there is none, or texts and ids are mixed.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not value:
+        raise invalid(field, f"The field '{field}' is an empty list. Send at least one text.")
+    kinds = {type(item) for item in value}
+    if len(kinds) > 1:
+        raise invalid(field, f"The field '{field}' mixes kinds. Send texts, or token ids, or lists of token ids.")
+    if kinds == {int}:
+        return [value]  # type: ignore[list-item]
+    return value  # type: ignore[return-value]

@@ -1,0 +1,66 @@
+"""The host's cores as a backend."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, ClassVar
+
+from modelport.contract.backend import LoadContext
+from modelport.contract.device import Device, Probe
+from modelport_backend_cpu.host import Host
+from modelport_torch.backend import TorchBackend
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CpuBackend"]
+
+
+class CpuBackend(TorchBackend):
+    """One device: all cores that this process may use, with the memory that it may take."""
+
+    name: ClassVar[str] = "cpu"
+    rank: ClassVar[int] = 100
+    prefill_tokens: ClassVar[int] = 512
+    cache_share: ClassVar[float] = 0.25
+
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host or Host()
+
+    def probe(self) -> Probe:
+        """Reads the system's own files; neither torch nor a driver is involved, so it takes milliseconds."""
+        host = self._host
+        flags = host.flags()
+        total, free = host.memory()
+        interesting = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_tile", "bf16", "asimd", "sve")
+        device = Device(
+            backend=self.name,
+            name=host.model_name(),
+            memory_total_bytes=total,
+            memory_free_bytes=free,
+            dtypes=("float32", "bfloat16") if host.has_fast_bfloat16(flags) else ("float32",),
+            properties={
+                "cores": host.cores(),
+                "architecture": host.architecture(),
+                "instructions": " ".join(flag for flag in interesting if flag in flags),
+            },
+        )
+        return Probe(devices=(device,), versions=host.versions("torch", "transformers"))
+
+    def prepare(self, context: LoadContext) -> None:
+        """Sets torch's threads deliberately: its own guess is every core of the machine, for every worker."""
+        import torch
+
+        torch.set_num_threads(max(context.threads, 1))
+        # May be set once per process, before the first parallel work; a second deployment of a group finds it done.
+        if torch.get_num_interop_threads() != 1:
+            with contextlib.suppress(RuntimeError):
+                torch.set_num_interop_threads(1)
+
+    def torch_device(self, device: Device) -> torch.device:
+        import torch
+
+        return torch.device("cpu")
+
+    def free_bytes(self, device: Device) -> int:
+        return self._host.memory()[1]

@@ -1,0 +1,151 @@
+"""A request becomes a prompt, the prompt a generation, and its events deltas."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import numpy as np
+
+from modelport.contract import (
+    ConfigurationError,
+    GenerateEvent,
+    GenerateRequest,
+    ModelFailed,
+    Run,
+    Session,
+    SessionContext,
+    TokenLogprob,
+    UnsupportedParameter,
+)
+from modelport.tasks.text import GenerationDelta, GenerationRequest, TextToken
+from modelport_hf.chat import load_chat_templates
+from modelport_hf.detokenize import Detokenizer
+from modelport_hf.reasoning import ReasoningSplitter
+from modelport_hf.stop import StopStrings
+from modelport_hf.tokenizer import load_tokenizer
+from modelport_hf.tools import FORMATS
+from modelport_skill_text_generation.choice import Choice, text_token
+from modelport_skill_text_generation.prompt import Prompt, Prompter
+from modelport_skill_text_generation.sampling import check, sampling_of
+
+__all__ = ["GenerationSession"]
+
+_FEATURES = {"constraint": "constraint", "adapter": "adapter", "logprobs": "logprobs", "prompt_logprobs": "prompt_logprobs"}
+
+
+class GenerationSession(Session):
+    """Yields deltas for every call: for a plain one, each choice is one delta, given when it ends."""
+
+    def __init__(self, context: SessionContext) -> None:
+        super().__init__(context)
+        card = context.card
+        self.tokenizer = load_tokenizer(context.folder, trust_remote_code=card.trust_remote_code)
+        self.templates = load_chat_templates(context.folder, self.tokenizer.special)
+        limits = (card.limit, context.limits.max_length if context.limits else None)
+        self.limit = min((limit for limit in limits if limit is not None), default=None)
+        form = context.options.get("tool_parser", card.options.get("tool_parser"))
+        if form is not None and form not in FORMATS:
+            raise ConfigurationError(
+                f"models.{card.name}.options.tool_parser is {form!r}; it can be {', '.join(FORMATS)}.",
+                param=f"models.{card.name}.options.tool_parser",
+            )
+        self._prompter = Prompter(card.name, self.tokenizer, self.templates, self.limit, form)
+
+    async def handle(self, request: GenerationRequest, run: Run) -> AsyncGenerator[Any, None]:
+        """Deltas of all choices, as they come."""
+        check(request, self.tokenizer.size)
+        self._refuse_unsupported(request)
+        prompt: Prompt = await run.cpu(self._prompter, request)
+        self._refuse_constraint(request, prompt)
+        if request.max_new_tokens == 0 and request.prompt_logprobs is None:
+            text = prompt.text if request.echo else ""
+            for index in range(request.n):
+                yield GenerationDelta(index=index, text=text, finish_reason="length")
+            return
+        generation = run.generate("main", self._engine_request(request, prompt))
+        choices = self._choices(request, prompt)
+        async for event in generation:
+            choice = choices[event.index]
+            if choice.is_finished:
+                continue
+            if event.finish == "error":
+                raise ModelFailed(event.error or "The model failed while it was generating.")
+            if event.prompt_logprobs is not None:
+                choice.prompt_tokens = self._prompt_tokens(prompt.ids, event.prompt_logprobs, request.prompt_logprobs or 0)
+            choice.push(event if request.max_new_tokens != 0 else _without_tokens(event))
+            if choice.is_stopped:
+                generation.stop(event.index)
+            if (run.stream or choice.is_finished) and (delta := choice.take(event)) is not None:
+                yield delta
+
+    def _engine_request(self, request: GenerationRequest, prompt: Prompt) -> GenerateRequest:
+        return GenerateRequest(
+            id=0,
+            inputs={"input_ids": np.array(prompt.ids, dtype=np.int64)},
+            params=sampling_of(request, max(prompt.max_new_tokens, 1)),
+            constraint=prompt.constraint,
+            n=request.n,
+            logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
+            adapter=request.adapter,
+            cache_salt=request.cache_salt,
+        )
+
+    def _choices(self, request: GenerationRequest, prompt: Prompt) -> list[Choice]:
+        table = self.tokenizer.table
+        markers = (*(prompt.parser.markers if prompt.parser else ()), *(("<think>", "</think>") if prompt.thinks else ()))
+        keep = frozenset(id for marker in markers if (id := table.id_of(marker)) is not None)
+        return [
+            Choice(
+                index,
+                Detokenizer(self.tokenizer, prompt.ids[-16:], keep),
+                StopStrings(request.stop or ()),
+                ReasoningSplitter(prompt.text) if prompt.thinks else None,
+                prompt.parser(prompt.functions) if prompt.parser else None,
+                table if request.logprobs is not None else None,
+                prompt.text if request.echo else "",
+            )
+            for index in range(request.n)
+        ]
+
+    def _prompt_tokens(self, ids: list[int], logprobs: Sequence[Sequence[TokenLogprob]], top: int) -> list[TextToken]:
+        table = self.tokenizer.table
+        tokens = [text_token(table, ids[0], None)]
+        for id, reported in zip(ids[1:], logprobs, strict=False):
+            own = next((entry.logprob for entry in reported if entry.token == id), None)
+            token = text_token(table, id, own)
+            if top:
+                best = sorted(reported, key=lambda entry: -entry.logprob)[:top]
+                token.top = [text_token(table, entry.token, entry.logprob) for entry in best]
+            tokens.append(token)
+        return tokens
+
+    def _refuse_unsupported(self, request: GenerationRequest) -> None:
+        """Refuses features that the engine lacks before anything is tokenised."""
+        for field, feature in _FEATURES.items():
+            if getattr(request, field) is not None and not self._honours(feature):
+                raise self._unsupported(field)
+
+    def _refuse_constraint(self, request: GenerationRequest, prompt: Prompt) -> None:
+        if prompt.constraint is not None and request.constraint is None and not self._honours("constraint"):
+            raise UnsupportedParameter(
+                "tool_choice asks for a certain call, which needs constrained decoding, and the place where this model runs does not"
+                " offer it. Use tool_choice auto.",
+                param="tool_choice",
+            )
+
+    def _honours(self, feature: str) -> bool:
+        return self.context.limits is None or feature in self.context.limits.params
+
+    def _unsupported(self, field: str) -> UnsupportedParameter:
+        return UnsupportedParameter(
+            f"{field} is not honoured where {self.context.card.name!r} runs. Leave it out, or put {field!r} into"
+            f" models.{self.context.card.name}.require so that it is placed on a backend that has it.",
+            param=field,
+        )
+
+
+def _without_tokens(event: GenerateEvent) -> GenerateEvent:
+    """The event of a request for no tokens at all: the engine makes one, which is not part of the answer."""
+    return GenerateEvent(id=event.id, index=event.index, finish="length")

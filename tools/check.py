@@ -33,12 +33,13 @@ def stages(pytest_args: list[str]) -> dict[str, list[str]]:
 
 
 def environment() -> dict[str, str]:
-    """This environment, with every source root where mypy looks: a plugin that is added needs no line of configuration."""
+    """The present variables, with every source root where mypy looks: a plugin that is added needs no line of configuration."""
     roots = [str(ROOT / source) for source in SOURCES[1:]]
     return {**os.environ, "MYPYPATH": os.pathsep.join(roots), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def main() -> int:
+    """Runs the stages that the command line names, or all; the number of failures decides the status."""
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     chosen, pytest_args = words[:cut], words[cut + 1 :] or ["-m", "not slow"]

@@ -82,6 +82,7 @@ def install(venv: Path, constraints: Path, groups: list[str]) -> None:
 
 
 def main() -> int:
+    """Makes the environment, if it is not complete."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--constraints", type=Path, default=ROOT / "constraints.txt")

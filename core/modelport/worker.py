@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 async def _run(sock: socket.socket) -> None:
-    from modelport.core.plugins.discover import load_one
     from modelport.core.worker.child import Child
+    from modelport.core.worker.loading import find_plugin
 
-    await Child(sock, load_one).run()
+    await Child(sock, find_plugin).run()
 
 
 def _die_with_parent(parent: int) -> None:

@@ -47,9 +47,18 @@ def test_no_file_names_a_machine_or_a_registry(tracked: list[Path], root: Path) 
 
 
 def test_every_distribution_is_typed(root: Path) -> None:
-    packages = [root / "core/modelport", *root.glob("libs/*/src/*"), *root.glob("plugins/*/*/src/*"), *root.glob("plugin_template/src/*")]
+    packages = [
+        root / "core/modelport",
+        *root.glob("libs/*/src/*"),
+        *root.glob("plugins/*/*/src/*"),
+        *root.glob("plugin_template/src/*"),
+    ]
 
-    untyped = [str(package.relative_to(root)) for package in packages if (package / "__init__.py").exists() and not (package / "py.typed").exists()]
+    untyped = [
+        str(package.relative_to(root))
+        for package in packages
+        if (package / "__init__.py").exists() and not (package / "py.typed").exists()
+    ]
 
     assert untyped == []
 

@@ -23,7 +23,15 @@ finally:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["serve", "--help"], ["plugins", "list"], ["plugins", "list", "--json"], ["config", "show"], ["models", "list"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["serve", "--help"],
+        ["plugins", "list"],
+        ["plugins", "list", "--json"],
+        ["config", "show"],
+        ["models", "list"],
+    ],
     ids=" ".join,
 )
 def test_command_loads_no_framework(arguments: list[str]) -> None:
@@ -35,7 +43,9 @@ def test_command_loads_no_framework(arguments: list[str]) -> None:
     assert done.stderr.splitlines()[-1] == "HEAVY"
 
 
-@pytest.mark.parametrize("module", ["modelport", "modelport.contract", "modelport.tasks", "modelport.hookspecs", "modelport.client"])
+@pytest.mark.parametrize(
+    "module", ["modelport", "modelport.contract", "modelport.tasks", "modelport.hookspecs", "modelport.client"]
+)
 def test_ground_floor_loads_no_framework(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{n.split('.')[0] for n in sys.modules}} & {set(HEAVY)!r}))"
 

@@ -19,7 +19,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/RE
 def commands(page: Path) -> list[str]:
     """Lines and inline code that call modelport or make."""
     text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^(?: {4}|\$ )?((?:modelport|make) .+)$", text, re.MULTILINE)
+    fenced = "".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    indented = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    blocks = re.findall(r"^(?:\$ )?((?:modelport|make) .+)$", f"{fenced}\n{indented}", re.MULTILINE)
     inline = re.findall(r"`((?:modelport|make) [^`]+)`", text)
     return [*blocks, *inline]
 
@@ -43,7 +45,10 @@ def test_command_in_the_documentation_exists(page: Path, line: str) -> None:
         found = command.get_command(context, rest.pop(0))
         assert found is not None, f"{line!r} names a command that does not exist"
         command = found
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "--version"}
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help",
+        "--version",
+    }
     assert [word for word in rest if word.startswith("--") and word.split("=")[0] not in options] == []
 
 

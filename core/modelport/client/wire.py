@@ -65,7 +65,7 @@ class _ErrorBody(msgspec.Struct, kw_only=True):
 
 
 class _Event(msgspec.Struct, kw_only=True):
-    delta: msgspec.Raw | None = None
+    delta: msgspec.Raw = msgspec.Raw(b"")  # empty: none
     done: bool = False
     error: _ErrorBody | None = None
     model: str = ""
@@ -125,10 +125,13 @@ def event_of(data: str, task: str | None) -> tuple[Any, End | None]:
     Raises:
         ModelportError: the one that the event reports.
     """
-    event = msgspec.json.decode(data, type=_Event)
+    try:
+        event = msgspec.json.decode(data, type=_Event)
+    except msgspec.DecodeError as error:
+        raise ModelportError(f"The server streamed something that is not the native API's: {error}.") from None
     if event.error is not None:
         raise _typed(event.error)
-    if event.done or event.delta is None:
+    if event.done or not bytes(event.delta):
         return None, End(model=event.model, task=event.task, usage=event.usage, timings=event.timings)
     known = _TASKS.get(task or "")
     return _decoded(event.delta, known.delta if known else None), None

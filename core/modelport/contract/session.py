@@ -170,7 +170,8 @@ class Session:
 
     def split(self, entry: str, outputs: Mapping[str, Array], items: Sequence[Item]) -> list[dict[str, Array]]:
         """The outputs of each item: row i of every array. Padded rows are dropped."""
-        return [{name: array[i] for name, array in outputs.items()} for i in range(len(items))]  # type: ignore[index]
+        # With the ellipsis a row of one number is still an array.
+        return [{name: array[i, ...] for name, array in outputs.items()} for i in range(len(items))]
 
     def close(self) -> None:
         """Called once when the model is unloaded."""

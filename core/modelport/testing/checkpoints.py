@@ -9,7 +9,6 @@ Each function makes `folder`, fills it with config.json, model.safetensors and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,9 @@ def tiny_cross_encoder(folder: Path, seed: int = 0, labels: int = 1, **config: A
     from transformers import BertConfig, BertForSequenceClassification
 
     names = {i: f"LABEL_{i}" for i in range(labels)}
-    made = BertConfig(**(_bert() | {"num_labels": labels, "id2label": names, "label2id": {v: k for k, v in names.items()}} | config))
+    made = BertConfig(
+        **(_bert() | {"num_labels": labels, "id2label": names, "label2id": {v: k for k, v in names.items()}} | config)
+    )
     return _words(folder, BertForSequenceClassification, made, seed)
 
 
@@ -82,7 +83,12 @@ def tiny_gemma3(folder: Path, seed: int = 0, **config: Any) -> Path:
     """A Gemma3ForCausalLM of one sliding and one full layer, each with rotary positions of its own."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-    kinds = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"], "head_dim": 16, "query_pre_attn_scalar": 16}
+    kinds = {
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+    }
     return _bytes(folder, Gemma3ForCausalLM, Gemma3TextConfig(**(_decoder() | kinds | config)), seed)
 
 
@@ -153,10 +159,14 @@ def _write_model(folder: Path, model: type[Any], config: Any, seed: int) -> None
     made.save_pretrained(folder, safe_serialization=True)
 
 
-def _write_tokenizer(folder: Path, tokenizer: Any, names: Mapping[str, str], max_length: int) -> None:
+def _write_tokenizer(folder: Path, tokenizer: Any, names: dict[str, str], max_length: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "clean_up_tokenization_spaces": False}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config | names, indent=1), encoding="utf-8")
 
 

@@ -78,8 +78,7 @@ class TinyEngine:
         first, choice.is_first = choice.is_first, False
         prompt_logprobs = self._prompt_logprobs(choice) if first and request.prompt_logprobs is not None else None
         if token in ends:
-            event = GenerateEvent(id=request.id, index=choice.index, finish="stop", prompt_logprobs=prompt_logprobs)
-            return event
+            return GenerateEvent(id=request.id, index=choice.index, finish="stop", prompt_logprobs=prompt_logprobs)
         choice.generated.append(token)
         longest = min(params.max_new_tokens or self._context, self._context - len(choice.prompt))
         logprobs, top = None, None
@@ -112,7 +111,9 @@ def penalised(raw: np.ndarray, prompt: list[int], generated: list[int], params: 
         logits[token] += bias
     if params.repetition_penalty:
         for token in {token % len(logits) for token in prompt + generated}:
-            logits[token] = logits[token] / params.repetition_penalty if logits[token] > 0 else logits[token] * params.repetition_penalty
+            logits[token] = (
+                logits[token] / params.repetition_penalty if logits[token] > 0 else logits[token] * params.repetition_penalty
+            )
     for token, count in Counter(generated).items():
         logits[token] -= (params.presence_penalty or 0) + (params.frequency_penalty or 0) * count
     size = params.no_repeat_ngram_size or 0

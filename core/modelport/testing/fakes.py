@@ -115,7 +115,9 @@ class NumpyRunner:
 
     def _run(self, entry_name: str, batch: Mapping[str, Array]) -> dict[str, Array]:
         entry = self._program.forward(entry_name)
-        inputs = {name: array.on_device() if isinstance(array, NumpyArray) else np.asarray(array) for name, array in batch.items()}
+        inputs = {
+            name: array.on_device() if isinstance(array, NumpyArray) else np.asarray(array) for name, array in batch.items()
+        }
         if self._limits.shapes is not None:
             _check_shapes(entry, inputs, self._limits.shapes)
         method = entry.call if isinstance(entry, Forward) else entry.build.rpartition(":")[2]
@@ -197,4 +199,6 @@ def _check_shapes(entry: Any, inputs: Mapping[str, np.ndarray], shapes: Sequence
             and sizes.get("packed", shape[0] * shape[1]) == shape[0] * shape[1]
         ]
         if not fits:
-            raise ValueError(f"{spec.name} has the shape {inputs[spec.name].shape}, for which nothing was compiled: {list(shapes)}")
+            raise ValueError(
+                f"{spec.name} has the shape {inputs[spec.name].shape}, for which nothing was compiled: {list(shapes)}"
+            )

@@ -25,7 +25,9 @@ def test_dtype_follows_the_checkpoint_where_the_device_can(requested: str, own: 
 
 
 def test_dtype_that_is_unknown_is_refused_with_the_choices() -> None:
-    with pytest.raises(ConfigurationError, match=r"dtype 'fp8' is not known: use auto, fast or one of float32, bfloat16") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"dtype 'fp8' is not known: use auto, fast or one of float32, bfloat16"
+    ) as caught:
         resolve("fp8", "float32", ("float32",))
     assert caught.value.param == "dtype"
 

@@ -15,7 +15,6 @@ from modelport.contract import (
     ArraySpec,
     ConfigurationError,
     DeviceArray,
-    Forward,
     Module,
     Normalize,
     Output,
@@ -69,7 +68,8 @@ def test_forward_reduces_as_the_reference_would(bert: Path, load: Callable[..., 
     runner = load(bert, forward_of("feature-extraction", *outputs))
     got = runner.submit("main", BATCH).result()
     assert sorted(got) == ["best", "best_indices", "raw", "text"]
-    wanted = reference.finish(outputs, {"raw": got["raw"], "text": got["raw"], "best": got["best"]}, BATCH, frozenset({"softmax", "topk"}))
+    raw = {"raw": got["raw"], "text": got["raw"], "best": got["best"]}
+    wanted = reference.finish(outputs, raw, BATCH, frozenset({"softmax", "topk"}))
     np.testing.assert_allclose(got["text"], wanted["text"], rtol=1e-5, atol=1e-6)
     assert got["best"].shape == got["best_indices"].shape == (2, 2)
 
@@ -179,4 +179,3 @@ def test_closing_twice_is_allowed(bert: Path, load: Callable[..., Any], forward_
     runner = load(bert, forward_of("feature-extraction", Output("last_hidden_state")))
     runner.close()
     runner.close()
-

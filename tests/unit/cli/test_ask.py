@@ -12,7 +12,9 @@ def test_a_json_object_is_the_request() -> None:
     assert request_body('{"inputs": ["a", "b"]}', {"inputs"}) == {"inputs": ["a", "b"]}
 
 
-@pytest.mark.parametrize(("fields", "field"), [({"inputs", "truncate"}, "inputs"), ({"prompt", "seed"}, "prompt"), ({"text"}, "text")])
+@pytest.mark.parametrize(
+    ("fields", "field"), [({"inputs", "truncate"}, "inputs"), ({"prompt", "seed"}, "prompt"), ({"text"}, "text")]
+)
 def test_a_text_goes_into_the_text_field(fields: set[str], field: str) -> None:
     assert request_body("hello", fields) == {field: "hello"}
 

@@ -78,7 +78,13 @@ def test_an_alias_for_two_sources_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("backend", "device", "expected"),
-    [(None, "cuda:1", "cuda:1"), ("cuda", "1", "cuda:1"), ("cuda", "cuda:1", "cuda:1"), ("cpu", None, "cpu"), (None, "cpu", "cpu")],
+    [
+        (None, "cuda:1", "cuda:1"),
+        ("cuda", "1", "cuda:1"),
+        ("cuda", "cuda:1", "cuda:1"),
+        ("cpu", None, "cpu"),
+        (None, "cpu", "cpu"),
+    ],
 )
 def test_backend_and_device_make_one_key(backend: str | None, device: str | None, expected: str) -> None:
     assert model_flags(backend=backend, device=device)["backend"] == expected

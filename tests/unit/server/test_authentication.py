@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from litestar import get, post, websocket
 
@@ -106,7 +108,7 @@ async def test_a_host_that_breaks_lets_nobody_in(connect, red, host, monkeypatch
 
 
 async def test_another_transport_authenticates_through_the_host(build, host):
-    asked = []
+    asked, done = [], asyncio.Event()
 
     class Wire(Api):
         name = "wire"
@@ -115,16 +117,19 @@ async def test_another_transport_authenticates_through_the_host(build, host):
             with pytest.raises(Unauthenticated):
                 host.authenticate(None, {}, "10.0.0.1")
             asked.append(host.authenticate("infer-key", {}, "10.0.0.1").name)
+            done.set()
 
-    await run_lifespan(build(Wire()))
+    await run_lifespan(build(Wire()), until=done)
     assert asked == ["infer"]
 
 
-async def run_lifespan(app):
+async def run_lifespan(app, until):
     messages = iter(["lifespan.startup", "lifespan.shutdown"])
     sent = []
 
     async def receive():
+        if sent:
+            await until.wait()
         return {"type": next(messages)}
 
     async def send(message):

@@ -133,7 +133,8 @@ async def test_a_response_that_breaks_midway_is_cut_off(build, surface):
 def scope_of(path, headers=()):
     return {
         "type": "http", "http_version": "1.1", "method": "POST", "path": path, "query_string": b"", "scheme": "http",
-        "headers": [(b"authorization", b"Bearer admin-key"), *headers], "client": ("127.0.0.1", 1), "server": ("h", 1), "asgi": {},
+        "headers": [(b"authorization", b"Bearer admin-key"), *headers],
+        "client": ("127.0.0.1", 1), "server": ("h", 1), "asgi": {},
     }  # fmt: skip
 
 

@@ -28,5 +28,5 @@ def test_websocket_schemes_stay_websocket_schemes():
 
 
 def test_a_wrong_network_is_named():
-    with pytest.raises(ConfigurationError, match="server.trusted_proxies: 'proxy'"):
+    with pytest.raises(ConfigurationError, match=r"server\.trusted_proxies: 'proxy'"):
         Proxies(["proxy"])

@@ -62,7 +62,7 @@ def test_a_mount_inside_a_mount_is_refused(make_mount):
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics", "/v1/metrics"])
 def test_routes_of_the_core_cannot_be_taken(build, surface, make_route, path):
-    with pytest.raises(ConfigurationError, match="the core .*'red'"):
+    with pytest.raises(ConfigurationError, match=r"the core .*'red'"):
         build(surface("red", [make_route(get, path)]))
 
 
@@ -72,9 +72,7 @@ def test_a_mount_over_the_core_is_refused(build, surface, make_mount):
 
 
 def test_every_conflict_is_named_at_once(make_route):
-    message = refusal(
-        red=[make_route(get, "/a"), make_route(get, "/b")], blue=[make_route(get, "/a"), make_route(get, "/b")]
-    )
+    message = refusal(red=[make_route(get, "/a"), make_route(get, "/b")], blue=[make_route(get, "/a"), make_route(get, "/b")])
     assert len(message.splitlines()) == 2
 
 

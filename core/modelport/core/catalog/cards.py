@@ -15,9 +15,8 @@ from modelport.contract.errors import ConfigurationError
 from modelport.core.catalog.files import CONVERT_HINT, SAFETENSORS_INDEX, other_weights, pickles, safetensors_weights
 from modelport.core.catalog.safetensors import Header, read_header
 from modelport.core.config.settings import ModelSettings
-from modelport.core.config.source import parse_source
 
-__all__ = ["card_for_skill", "card_from_folder", "folder_signature"]
+__all__ = ["card_for_skill", "card_from_folder", "folder_signature", "needs_remote_code"]
 
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length", "model_max_length")
 _NESTED_KEYS = ("text_config", "llm_config", "language_config", "decoder")
@@ -40,7 +39,7 @@ def card_from_folder(name: str, folder: Path, model: ModelSettings) -> ModelCard
     """
     if not folder.is_dir():
         raise ConfigurationError(
-            f"The folder {folder} of the model {name!r} does not exist. Correct models.{name}.source, or give a Hub id (org/model)."
+            f"The folder {folder} of the model {name!r} does not exist. Correct its source, or give a Hub id (org/model)."
         )
     files = {file: size for file, size, _ in _walk(folder)}
     common: dict[str, Any] = {
@@ -57,14 +56,15 @@ def card_from_folder(name: str, folder: Path, model: ModelSettings) -> ModelCard
         if model.skill is not None:
             return ModelCard(**common)
         raise ConfigurationError(
-            f"{folder} holds no config.json, so it is not a Hugging Face checkpoint. Point models.{name}.source to the folder that "
-            f"holds config.json, or name the skill that can read it in models.{name}.skill."
+            f"{folder} holds no config.json, so it is not a Hugging Face checkpoint. Give the model {name!r} the folder that "
+            "holds config.json as its source, or name the skill that can read this one."
         )
     config = _read_json(folder / "config.json")
     weights = _weights(name, folder, files)
     readme = _front_matter(folder / "README.md")
     tokenizer = _read_json(folder / "tokenizer_config.json", missing_ok=True)
-    parameters = sum(header.parameters for header in weights.values())
+    quantization = _quantization(config)
+    parameters = sum(header.packed if quantization else header.parameters for header in weights.values())
     return ModelCard(
         **common,
         model_type=str(config.get("model_type") or ""),
@@ -74,7 +74,7 @@ def card_from_folder(name: str, folder: Path, model: ModelSettings) -> ModelCard
         weight_bytes=sum(files[file] for file in (weights or other_weights(files))),
         dtype=_dtype(config, weights),
         context_length=_context_length(config, tokenizer, _read_json(folder / "sentence_bert_config.json", missing_ok=True)),
-        quantization=_quantization(config),
+        quantization=quantization,
         has_chat_template=_has_chat_template(tokenizer, files),
         license=readme.get("license_name", "") if readme.get("license") == "other" else readme.get("license", ""),
         config=config,
@@ -199,7 +199,7 @@ def _context_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any], sen
         for key in _LENGTH_KEYS
         if key in table
     ]
-    limits = limits[:1] + [_sane(tokenizer.get("model_max_length")), _sane(sentence.get("max_seq_length"))]
+    limits = [*limits[:1], _sane(tokenizer.get("model_max_length")), _sane(sentence.get("max_seq_length"))]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
 
@@ -208,8 +208,8 @@ def _sane(value: Any, pad: Any = None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _SANE_LENGTH:
         return None
     length = int(value)
-    # Where positions are counted from the padding index on, the table has pad + 1 rows that no token can use, and what is left is a
-    # power of two: 514 rows with padding 1 are 512 tokens.
+    # Where positions are counted from the padding index on, the table has pad + 1 rows that no token can use, and what is left
+    # is a power of two: 514 rows with padding 1 are 512 tokens.
     usable = length - pad - 1 if isinstance(pad, int) and not isinstance(pad, bool) and pad > 0 else length
     return usable if usable >= 64 and usable & (usable - 1) == 0 else length
 
@@ -231,8 +231,3 @@ def _has_chat_template(tokenizer: Mapping[str, Any], files: Mapping[str, int]) -
 def needs_remote_code(card: ModelCard) -> bool:
     """Whether the checkpoint brings code of its own that transformers would run."""
     return bool(card.config.get("auto_map"))
-
-
-def is_hub_source(model: ModelSettings) -> bool:
-    """Whether the source may change under its name, so that a revision has to pin it."""
-    return parse_source(model.source, model.revision).kind in ("hub", "family")

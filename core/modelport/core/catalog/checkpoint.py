@@ -28,6 +28,7 @@ __all__ = ["Checkpoints"]
 
 _log = structlog.stdlib.get_logger("modelport.catalog")
 _STDERR_BYTES = 65_536
+_LINE_BYTES = 16_777_216
 
 
 class _Receipt(msgspec.Struct):
@@ -63,11 +64,7 @@ class Checkpoints:
         """
         parsed = parse_source(source, revision)
         if parsed.kind == "folder":
-            if not Path(parsed.value).is_dir():
-                raise ConfigurationError(
-                    f"The folder {parsed.value} does not exist. Correct the source, or give a Hub id (org/model)."
-                )
-            return Path(parsed.value)
+            return _folder(parsed.value)
         for resolver in self._resolvers:
             try:
                 found = await asyncio.to_thread(resolver.resolve, source, parsed.revision)
@@ -93,8 +90,8 @@ class Checkpoints:
             if usable is not None:
                 return usable
             raise ConfigurationError(
-                f"{source.value} is not in the cache ({hub_cache(self._env)}), and modelport is offline. Fetch it once without offline, "
-                "or give a local folder as the source."
+                f"{source.value} is not in the cache ({hub_cache(self._env)}), and modelport is offline. Fetch it once while "
+                "online, or give a local folder as the source."
             )
         try:
             done = await self._download(source, progress)
@@ -127,12 +124,15 @@ class Checkpoints:
             stderr=PIPE,
             env=self._child_env(),
             start_new_session=True,
+            limit=_LINE_BYTES,
         )
-        assert child.stdin is not None and child.stderr is not None
+        assert child.stdin is not None
+        assert child.stderr is not None
         errors = asyncio.create_task(_tail(child.stderr))
         try:
-            child.stdin.write(job)
-            await child.stdin.drain()
+            with suppress(ConnectionError):
+                child.stdin.write(job)
+                await child.stdin.drain()
             return await self._follow(child, source, progress, errors)
         finally:
             if child.returncode is None:
@@ -174,6 +174,12 @@ class Checkpoints:
         # Settings, keys and tokens of the server are none of a download's business.
         env = {name: value for name, value in self._env.items() if not name.startswith("MODELPORT_")}
         return {**env, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _folder(path: str) -> Path:
+    if not Path(path).is_dir():
+        raise ConfigurationError(f"The folder {path} does not exist. Correct the source, or give a Hub id (org/model).")
+    return Path(path)
 
 
 def _silent(what: str, fraction: float) -> None:

@@ -74,7 +74,9 @@ def main() -> None:
 
 
 def _end_with_parent() -> NoReturn:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that waits in its buffer would hold up the interpreter's end.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 
@@ -109,8 +111,8 @@ def _fetch(job: Job) -> Done:
 def _choose(job: Job, sizes: dict[str, int]) -> list[str]:
     if "config.json" not in sizes:
         raise ConfigurationError(
-            f"{job.repo} on the Hub holds no config.json, so it is not a transformers checkpoint. Look for the repository of the model "
-            f"itself, not of a part or a conversion."
+            f"{job.repo} on the Hub holds no config.json, so it is not a transformers checkpoint. Look for the repository of the "
+            "model itself, not of a part or a conversion."
         )
     if not safetensors_weights(sizes) and not other_weights(sizes) and pickles(sizes):
         raise ConfigurationError(f"The weights of {job.repo} are pickle only ({', '.join(pickles(sizes)[:3])}). {CONVERT_HINT}.")
@@ -129,7 +131,8 @@ def _check_room(job: Job, cache: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigurationError(
-            f"{job.repo} needs {_size(needed)} and {cache} has room for {_size(free)}. Free some space, or set HF_HOME to a larger disk."
+            f"{job.repo} needs {_size(needed)} and {cache} has room for {_size(free)}. Free some space, or set HF_HOME to a "
+            "larger disk."
         )
 
 
@@ -151,13 +154,11 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB", "TB"):
-        if count < 1000:
-            break
+    units = ["bytes", "KB", "MB", "GB", "TB", "PB"]
+    while count >= 1000 and len(units) > 1:
         count /= 1000
-    else:
-        unit = "PB"
-    return f"{count:.3g} {unit}"
+        del units[0]
+    return f"{count:.0f} {units[0]}"
 
 
 def explain(error: Exception, job: Job) -> ModelportError:
@@ -179,7 +180,7 @@ def explain(error: Exception, job: Job) -> ModelportError:
     if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         near = f" Did you mean {job.near}?" if job.near else ""
         return ConfigurationError(
-            f"There is no model {job.repo} on the Hub, or it is private.{near} Check the spelling; for a private one set HF_TOKEN."
+            f"The Hub has no model {job.repo}, or it is private.{near} Check the spelling; for a private one set HF_TOKEN."
         )
     if status == 401:
         return ConfigurationError(f"The Hub refused the token while fetching {name}. Set HF_TOKEN to a valid one, or unset it.")
@@ -189,7 +190,7 @@ def explain(error: Exception, job: Job) -> ModelportError:
         return Unavailable(f"The Hub answered {status} while {name} was fetched. Try again later.")
     if isinstance(error, httpx.TransportError | errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return Unavailable(
-            f"The Hub could not be reached to fetch {name}. Check the network and HF_ENDPOINT, or give a local folder as the source."
+            f"The Hub could not be reached to fetch {name}. Check the network, or give a local folder as the source."
         )
     if isinstance(error, OSError):
         return ConfigurationError(f"{name} could not be stored: {error.strerror or error}. Check the folder that HF_HOME names.")

@@ -11,9 +11,8 @@ __all__ = ["CONVERT_HINT", "SAFETENSORS_INDEX", "other_weights", "pickles", "saf
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 
 CONVERT_HINT = (
-    "Pickle can run code when it is read, so modelport does not read it. Look for a version in safetensors, or convert it once where "
-    "that does no harm: python -c \"from transformers import AutoModel as M; M.from_pretrained('IN').save_pretrained('OUT')\" with "
-    "the auto class of its task"
+    "Pickle can run code when it is read, so modelport refuses it. Look for a version in safetensors, or convert it once where "
+    "that does no harm: load it with transformers and save_pretrained('NEW_FOLDER') writes model.safetensors"
 )
 
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
@@ -22,16 +21,16 @@ _IR = re.compile(r"(.*/)?openvino_\w+\.(xml|bin)")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _MODULE = re.compile(r"\d+_\w+/model\.safetensors")
 _NOT_FETCHED = frozenset(
-    ".bin .pt .pth .ckpt .pkl .pickle .joblib .h5 .msgpack .ot .tflite .pb .npz .npy .onnx .onnx_data .gguf .safetensors .mlmodel "
-    ".mlpackage .tar .gz .zip .png .jpg .jpeg .gif .webp .svg .mp4 .mov .mp3 .wav .pdf .parquet .arrow .ipynb".split()
+    ".bin .pt .pth .ckpt .pkl .pickle .joblib .h5 .msgpack .ot .tflite .pb .npz .npy .onnx .onnx_data .gguf .safetensors "
+    ".mlmodel .mlpackage .tar .gz .zip .png .jpg .jpeg .gif .webp .svg .mp4 .mov .mp3 .wav .pdf .parquet .arrow .ipynb".split()
 )
 
 
 def safetensors_weights(names: Iterable[str]) -> list[str]:
     """The safetensors files that hold the model itself: its shards, or `model.safetensors`, or whatever lies at the top.
 
-    Duplicates in another layout (`consolidated.safetensors`), variants (`model.fp16.safetensors` beside `model.safetensors`) and adapters
-    are not among them.
+    Duplicates in another layout (`consolidated.safetensors`), variants (`model.fp16.safetensors` beside `model.safetensors`) and
+    adapters are not among them.
     """
     top = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
     shards = [name for name in top if _SHARD.fullmatch(name)]
@@ -61,11 +60,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     if weights:
         weights += [name for name in everything if _MODULE.fullmatch(name)]
     else:
-        weights = [
-            name
-            for name in everything
-            if name.endswith((".onnx", ".onnx_data")) or name.endswith(".onnx.data") or _IR.fullmatch(name)
-        ]
+        weights = [name for name in everything if name.endswith((".onnx", ".onnx_data", ".onnx.data")) or _IR.fullmatch(name)]
     small = [
         name
         for name in everything

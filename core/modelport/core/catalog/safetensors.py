@@ -39,7 +39,12 @@ class Header(msgspec.Struct, frozen=True):
 
     @property
     def parameters(self) -> int:
-        """The number of weights."""
+        """The number of weights of floating types; integer arrays are tables of positions and the like."""
+        return sum(count for dtype, count in self.elements.items() if dtype in _NUMPY_NAMES.values())
+
+    @property
+    def packed(self) -> int:
+        """The number of all elements, which a quantised checkpoint's weights are among."""
         return sum(self.elements.values())
 
     @property

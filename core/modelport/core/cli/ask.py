@@ -35,7 +35,9 @@ def request_body(text: str, fields: Collection[str], *, chat: bool = False) -> d
         return {"messages": [{"role": "user", "content": text}]}
     field = next((name for name in _TEXT_FIELDS if name in fields), None)
     if field is None:
-        raise ConfigurationError(f"This task takes no plain text. Give a JSON object with its fields: {', '.join(sorted(fields))}.")
+        raise ConfigurationError(
+            f"This task takes no plain text. Give a JSON object with its fields: {', '.join(sorted(fields))}."
+        )
     return {field: text}
 
 

@@ -37,7 +37,9 @@ class Measured(msgspec.Struct, kw_only=True, frozen=True):
 
 @click.command("bench")
 @click.argument("model")
-@click.option("--url", default="http://127.0.0.1:8000", envvar="MODELPORT_URL", help="The server; `$MODELPORT_URL` else port 8000 here.")
+@click.option(
+    "--url", default="http://127.0.0.1:8000", envvar="MODELPORT_URL", help="The server; `$MODELPORT_URL` else port 8000 here."
+)
 @click.option("--key", envvar="MODELPORT_API_KEY", help="An API key; `$MODELPORT_API_KEY`.")
 @click.option("--task", help="One of the model's tasks; its first by default.")
 @click.option("--input", "text", default=_TEXT, metavar="TEXT", help="A text, or a JSON object with the request's fields.")
@@ -60,13 +62,14 @@ def command(
     if as_json:
         print_json(measured)
     else:
-        rows = [(name, round(value, 4) if isinstance(value, float) else value) for name, value in msgspec.structs.asdict(measured).items()]
+        rows = [
+            (name, round(value, 4) if isinstance(value, float) else value)
+            for name, value in msgspec.structs.asdict(measured).items()
+        ]
         print_table(("measure", "value"), [row for row in rows if row[1] != ""], "")
 
 
-async def _measure(
-    model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int
-) -> Measured:
+async def _measure(model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int) -> Measured:
     from modelport.client import AsyncClient
     from modelport.contract.errors import ModelportError
     from modelport.core.cli.ask import request_body

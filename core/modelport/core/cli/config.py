@@ -16,6 +16,10 @@ def command() -> None:
     """Show the configuration: a TOML file, environment variables, flags.
 
     A flag wins over a variable, a variable over the file, the file over the default.
+
+    Examples:
+
+    - `modelport config show`
     """
 
 
@@ -42,7 +46,11 @@ def show_command(config: Path | None, everything: bool, reference: bool, as_json
         if as_json:
             print_json(keys)
         else:
-            print_table(("key", "takes", "default", "variable", "meaning"), [(k.key, k.takes, k.default, k.variable, k.help) for k in keys], "")
+            print_table(
+                ("key", "takes", "default", "variable", "meaning"),
+                [(k.key, k.takes, k.default, k.variable, k.help) for k in keys],
+                "",
+            )
         return
     found = loaded(config)
     shown = [key for key in show(found) if everything or key.origin != "default"]

@@ -14,7 +14,7 @@ import rich_click as click
 from modelport.core.config.load import Loaded
 from modelport.core.config.settings import Settings
 
-__all__ = ["Announcement", "run_server", "with_families_if_empty"]
+__all__ = ["Announcement", "is_loopback", "run_server", "with_families_if_empty"]
 
 _TRY = {
     "smollm2-135m-instruct": (
@@ -61,10 +61,12 @@ def with_families_if_empty(loaded: Loaded) -> tuple[Settings, str]:
     settings = loaded.settings
     if settings.models:
         return settings, ""
-    advice = "No model is named. Try `modelport serve --demo`, or `modelport serve org/model`, or name models in a configuration file."
-    if settings.allow_families or "allow_families" in loaded.origins or not _is_loopback(settings.server.host):
+    advice = (
+        "No model is named. Try `modelport serve --demo`, or `modelport serve org/model`, or name models in a configuration file."
+    )
+    if settings.allow_families or "allow_families" in loaded.origins or not is_loopback(settings.server.host):
         return settings, advice
-    advice += "\nUntil then requests may name a family, such as hf_bert, whose default checkpoint is fetched when it is first asked for."
+    advice += "\nUntil then requests may name a family, such as hf_bert: its default checkpoint is fetched when first asked for."
     return msgspec.structs.replace(settings, allow_families=True), advice
 
 
@@ -107,7 +109,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import rich_click as click
+from click.exceptions import Exit
 
 from modelport import __version__
 from modelport.contract.errors import ModelportError
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command. What cannot work ends with one sentence and status 2; Ctrl-C with 130."""
     try:
         modelport.main(args=list(arguments) if arguments is not None else None, prog_name="modelport", standalone_mode=False)
-    except click.exceptions.Exit as finished:
+    except Exit as finished:
         sys.exit(finished.exit_code)
     except click.ClickException as error:
         error.show()

@@ -21,6 +21,11 @@ def command() -> None:
     """List, check and make plugins.
 
     Plugins are code with the rights of the server: to enable one is to trust it. The list shows where each comes from.
+
+    Examples:
+
+    - `modelport plugins list`
+    - `modelport plugins new skill shout`
     """
 
 
@@ -50,35 +55,31 @@ def list_command(kind: str | None, config: Path | None, as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("names", nargs=-1, metavar="[NAME]…")
-@config_option
+@click.argument("plugins", nargs=-1, metavar="[NAME or FOLDER]…")
 @json_option
-def check_command(names: tuple[str, ...], config: Path | None, as_json: bool) -> None:
-    """Load plugins as a server would and say which cannot be used, and why. Status 1 if there is one.
+def check_command(plugins: tuple[str, ...], as_json: bool) -> None:
+    """Load plugins, each in a process of its own, and say what is wrong with them and what their import costs.
 
-    For the behaviour of a plugin there are suites of tests in `modelport.testing`.
+    A FOLDER is checked without being installed. Status 1 if there is an error. For the behaviour of a plugin there are
+    suites of tests in `modelport.testing`.
 
     Examples:
 
     - `modelport plugins check`
     - `modelport plugins check shout`
+    - `modelport plugins check ./modelport-skill-shout --json`
     """
     from modelport.core.cli.output import print_json
+    from modelport.core.plugins.check import check_plugin
 
-    records = _records(config)
-    unknown = sorted(set(names) - {record.name for record in records})
-    if unknown:
-        have = ", ".join(sorted({record.name for record in records})) or "none"
-        raise click.UsageError(f"There is no plugin {unknown[0]!r}. Installed: {have}.")
-    chosen = [record for record in records if not names or record.name in names]
-    # asked for by name, a plugin that is disabled is not fine either
-    bad = [record for record in chosen if record.state == "failed" or (names and record.state == "disabled")]
+    targets = plugins or tuple(dict.fromkeys(record.name for record in _records(None)))
+    findings = [finding for target in targets for finding in check_plugin(target)]
     if as_json:
-        print_json([record.describe() for record in chosen])
+        print_json(findings)
     else:
-        for record in chosen:
-            click.echo(f"{record.kind}.{record.name}: {f'{record.state}: {record.reason}' if record.reason else 'ok'}")
-    if bad:
+        for finding in findings:
+            click.echo(f"{finding.level}: {finding.plugin}: {finding.message}")
+    if any(finding.level == "error" for finding in findings):
         sys.exit(1)
 
 

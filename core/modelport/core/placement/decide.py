@@ -94,10 +94,13 @@ def decide(
     order = _by_policy(able, model, {} if model.strict else dict(failing or {}))
     chosen, hook = _ask(choose, name, order)
     weighed = [
-        Weighed(candidate=candidate, reason=_praise(candidate, failing or {}), place=place) for place, candidate in enumerate(chosen)
+        Weighed(candidate=candidate, reason=_praise(candidate, failing or {}), place=place)
+        for place, candidate in enumerate(chosen)
     ]
     weighed += [
-        Weighed(candidate=candidate, reason="a plugin's choose_placement left it out") for candidate in order if candidate not in chosen
+        Weighed(candidate=candidate, reason="a plugin's choose_placement left it out")
+        for candidate in order
+        if candidate not in chosen
     ]
     return Placement(
         weighed=(*weighed, *unable), order=tuple(chosen), sentence=_sentence(name, asked, model, chosen, hook, unable)
@@ -117,7 +120,7 @@ def budgets(memory: MemorySettings, devices: Sequence[Device]) -> dict[str, int]
 def readable_bytes(count: int) -> str:
     """`count` for people: `1.5 GB`."""
     value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(value) < 1000 or unit == "TB":
             break
         value /= 1000
@@ -154,20 +157,21 @@ def _objection(candidate: Candidate, device: Device, model: ModelSettings, asked
 
 
 def _by_policy(candidates: Sequence[Candidate], model: ModelSettings, failing: Mapping[str, str]) -> list[Candidate]:
-    def place(candidate: Candidate) -> tuple[int, int, int, int]:
+    def merit(candidate: Candidate) -> tuple[int, int, int, int]:
         ids = [candidate.backend, *(device.id for device in candidate.devices)]
-        listed = [model.backends.index(id) for id in ids if id in model.backends]
+        listed = [model.backends.index(place) for place in ids if place in model.backends]
         return (
-            int(any(id in failing for id in ids)),
+            int(any(place in failing for place in ids)),
             min(listed, default=len(model.backends)),
             candidate.rank,
             candidate.devices[0].index,
         )
 
-    ranked = sorted(candidates, key=place)
-    # Only those that were measured can be compared by measurement: they trade places among themselves, within one configured rank.
-    for group in {place(candidate)[:2] for candidate in ranked}:
-        spots = [i for i, candidate in enumerate(ranked) if place(candidate)[:2] == group and candidate.latency_s is not None]
+    ranked = sorted(candidates, key=merit)
+    # Only those that were measured can be compared by measurement: they trade places among themselves, within one configured
+    # rank.
+    for group in {merit(candidate)[:2] for candidate in ranked}:
+        spots = [i for i, candidate in enumerate(ranked) if merit(candidate)[:2] == group and candidate.latency_s is not None]
         measured = sorted((ranked[i] for i in spots), key=lambda candidate: candidate.latency_s or 0.0)
         for spot, candidate in zip(spots, measured, strict=True):
             ranked[spot] = candidate
@@ -184,7 +188,7 @@ def _ask(choose: Choose | None, name: str, order: list[Candidate]) -> tuple[list
 
 def _praise(candidate: Candidate, failing: Mapping[str, str]) -> str:
     ids = [candidate.backend, *(device.id for device in candidate.devices)]
-    bad = [failing[id] for id in ids if id in failing]
+    bad = [failing[place] for place in ids if place in failing]
     return f"{candidate.verdict.reason}; but {bad[0]}" if bad else candidate.verdict.reason
 
 

@@ -9,7 +9,7 @@ from modelport.contract.program import Forward, Module, Program, step_name
 from modelport.contract.runner import Limits
 from modelport.core.placement.decide import Placement
 
-__all__ = ["AttemptRecord", "CandidateRecord", "ClaimRecord", "PlacementRecord", "core_reductions", "record_of"]
+__all__ = ["AttemptRecord", "CandidateRecord", "PlacementRecord", "core_reductions", "record_of"]
 
 
 class CandidateRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -24,15 +24,6 @@ class CandidateRecord(msgspec.Struct, kw_only=True, frozen=True):
     dtype: str
     rank: int
     latency_s: float | None
-
-
-class ClaimRecord(msgspec.Struct, kw_only=True, frozen=True):
-    """What a skill would do with the checkpoint."""
-
-    skill: str
-    tasks: list[str]
-    score: int
-    reason: str
 
 
 class AttemptRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -65,7 +56,6 @@ class PlacementRecord(msgspec.Struct, kw_only=True):
     backend: str = ""
     devices: list[str] = []
     replicas: int = 0
-    claims: list[ClaimRecord] = []
     candidates: list[CandidateRecord] = []
     attempts: list[AttemptRecord] = []
     facts: dict[str, str] = {}

@@ -106,8 +106,12 @@ def _lifespan(host: Host, apis: Mapping[str, Api]) -> Any:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for api in apis.values():
-                await stack.enter_async_context(api.lifespan(host))
+            for name, api in apis.items():
+                try:
+                    await stack.enter_async_context(api.lifespan(host))
+                except Exception as error:
+                    _log.error("API plugin could not start", api=name, error=type(error).__name__, reason=str(error))
+                    raise
             transports = [
                 asyncio.create_task(_serve(name, api, host), name=f"api:{name}")
                 for name, api in apis.items()

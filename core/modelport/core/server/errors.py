@@ -75,7 +75,8 @@ def _from_litestar(error: HTTPException) -> Failure:
     if status == 403:
         return Failure(Forbidden(error.detail))
     if status == 404:
-        return Failure(NotFound(error.detail))
+        said = "" if error.detail == "Not Found" else f" {error.detail}"
+        return Failure(NotFound(f"There is nothing at this path.{said}"))
     if status == 413:
         return Failure(PayloadTooLarge("The body is larger than this server takes (limits.body_bytes)."))
     return Failure(InvalidRequest(f"{error.detail.rstrip('.')}."), None if status == 400 else status, headers)

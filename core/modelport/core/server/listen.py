@@ -15,7 +15,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +28,7 @@ from modelport.contract.errors import ConfigurationError
 from modelport.core.config.settings import ServerSettings
 from modelport.core.server.asgi import Application
 
-__all__ = ["Listener", "bind", "run", "url_of"]
+__all__ = ["Listener", "bind", "url_of"]
 
 _log = structlog.get_logger("modelport.server")
 _EXIT_KILLED = 130
@@ -62,7 +63,7 @@ def bind(server: ServerSettings, keys_in_force: bool) -> socket.socket:
 
 def _resolved(server: ServerSettings) -> tuple[socket.AddressFamily, Any]:
     try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(server.host.strip("[]"), server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise ConfigurationError(
             f"server.host: {server.host!r} is not an address of this machine. Use 127.0.0.1 for this machine only,"
@@ -85,17 +86,6 @@ def url_of(bound: socket.socket, secure: bool) -> str:
     """The address to type, with the port that was picked."""
     host, port = bound.getsockname()[:2]
     return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs `main` on the fastest event loop there is."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if sys.platform != "win32":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
 
 
 class Listener:
@@ -125,7 +115,7 @@ class Listener:
         startup: Callable[[], Awaitable[None]],
         shutdown: Callable[[], Awaitable[None]],
         on_drain: Callable[[], None],
-        announce: Callable[[str], None] = print,
+        announce: Callable[[str], None] = partial(print, flush=True),
         kill: Callable[[], None] = lambda: os._exit(_EXIT_KILLED),
     ) -> None:
         self._bound = bound

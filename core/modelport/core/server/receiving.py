@@ -78,8 +78,14 @@ class Receiver:
     async def _read(self) -> None:
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._read_once())
-        # Shielded: one waiter's cancellation must not lose a message that is another's.
-        await asyncio.shield(self._reading)
+        reading = self._reading
+        try:
+            # Shielded: one waiter's cancellation must not lose a message that is another's.
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            waiter = asyncio.current_task()
+            if not reading.cancelled() or (waiter is not None and waiter.cancelling()):
+                raise  # the waiter's own; otherwise `close` ended the read, and the loop above sees that
 
     async def _read_once(self) -> None:
         try:

@@ -49,7 +49,9 @@ class Admission:
         if self.waiting >= self._items:
             self._refuse(f"{self.waiting} requests wait already, which is its limit (limits.queue_items)")
         if self.waiting and self.waiting_bytes + size > self._size_bytes:
-            self._refuse(f"the requests that wait hold {self.waiting_bytes} bytes, and its limit is {self._size_bytes} (limits.queue_bytes)")
+            self._refuse(
+                f"those that wait hold {self.waiting_bytes} bytes, and its limit is {self._size_bytes} (limits.queue_bytes)"
+            )
         if not self.waiting:
             self._since = now
         self.waiting += 1

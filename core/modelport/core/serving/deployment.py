@@ -1,7 +1,7 @@
 """A deployment: one program of one model, its state, its replicas, and the requests for it.
 
-States: `declared → loading → ready ⇄ busy → draining → unloaded`, and `failed` until a later request may try again. A request that
-finds it ready goes straight to a replica; any other waits in the line, which also starts the load.
+States: `declared → loading → ready ⇄ busy → draining → unloaded`, and `failed` until a later request may try again. A request
+that finds it ready goes straight to a replica; any other waits in the line, which also starts the load.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modelport.core.serving.events import Events
 from modelport.core.serving.job import Job, Planner
 from modelport.core.serving.keeper import Keeper, NoLongerWanted
 from modelport.core.serving.loading import Faults, Loading, Plan
-from modelport.core.serving.slot import Slot
+from modelport.core.serving.slot import Slot, word_of
 from modelport.core.serving.ticket import Ticket
 from modelport.core.serving.traffic import Traffic
 
@@ -58,6 +58,8 @@ class Deployment:
         on_state: Callable[[str, str], None],
     ) -> None:
         self.job = job
+        self.name = job.name
+        self.is_pinned = job.settings.pin
         self.slots: list[Slot] = []
         self.record: PlacementRecord | None = None
         self.reason = ""
@@ -89,15 +91,8 @@ class Deployment:
         self._progress = ("starting", 0.0)
         self._load_began = 0.0
         self._retry_at = 0.0
-        self._is_held = False
-        self._is_closing = False
-        self._is_stopped = False
+        self._is_held = self._is_closing = self._is_stopped = False
         keeper.track(self)
-
-    @property
-    def name(self) -> str:
-        """Its name, unique in the server."""
-        return self.job.name
 
     @property
     def state(self) -> str:
@@ -112,11 +107,6 @@ class Deployment:
         if self._state == "draining":
             return "draining"
         return "busy" if self._traffic.is_aboard else "idle"
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether it is never unloaded to make room or for idleness."""
-        return self.job.settings.pin
 
     @property
     def keep_alive_s(self) -> float | None:
@@ -209,6 +199,10 @@ class Deployment:
         """Refuses new requests from now on; those it has are still served."""
         self._is_closing = True
 
+    async def idle(self) -> None:
+        """Returns when no request is in it."""
+        await self._traffic.idle()
+
     async def stop(self) -> None:
         """Ends it: what waits or runs is failed, and the replicas are stopped."""
         self._is_closing = self._is_stopped = True
@@ -247,7 +241,7 @@ class Deployment:
 
     def slot_died(self, slot: Slot, cause: ModelportError, unstarted: list[int]) -> None:
         _log.error("worker died", model=self.job.model, backend=slot.candidate.backend, cause=cause.message)
-        self._events.worker_died(self.job.model, _word(cause))
+        self._events.worker_died(self.job.model, word_of(cause))
         self._faults.died(slot.candidate, self._clock.now())
         self._forget(slot)
         reaping = asyncio.ensure_future(slot.stop())
@@ -322,7 +316,14 @@ class Deployment:
         plan.record.replicas = len(self.slots)
         if self._state != "ready":
             self.load_s, self.ready_since, self.last_used = seconds, now, now
-            _log.info("ready", model=self.job.model, backend=backend, seconds=round(seconds, 3), memory_bytes=ready.memory_bytes, pid=ready.pid)
+            _log.info(
+                "ready",
+                model=self.job.model,
+                backend=backend,
+                seconds=round(seconds, 3),
+                memory_bytes=ready.memory_bytes,
+                pid=ready.pid,
+            )
             self._enter("ready", plan.record.decision)
             loaders, self._loaders = self._loaders, []
             for future in loaders:
@@ -399,15 +400,9 @@ class Deployment:
         elapsed = self._clock.now() - self._load_began
         left = elapsed * (1 - fraction) / fraction if fraction > 0 else 5.0
         return Unavailable(
-            f"The model {self.job.model!r} is still {self._state}: {what}, {fraction:.0%} done. Try again later; the load goes on.",
+            f"The model {self.job.model!r} is {self._state}: {what}, {fraction:.0%} done. Try again later; the load goes on.",
             retry_after_s=min(max(left, 1.0), 60.0),
         )
 
     def _say(self, what: str) -> None:
         self._progress = (what, 0.0)
-
-
-def _word(cause: ModelportError) -> str:
-    """One of a few words for the metric: the message is free text."""
-    text = cause.message.lower()
-    return next((word for word in ("stuck", "memory", "signal", "heartbeat") if word in text), "exit")

@@ -27,8 +27,8 @@ class Events(Protocol):
     def queue(self, model: str, waiting: int, running: int) -> None:
         """How many requests of a model wait for a device, and how many have reached one."""
 
-    def replica_stats(self, model: str, backend: str, stats: ReplicaStats, final: bool = False) -> None:
-        """A worker's heartbeat; `final` when no more will come from that worker, whose counters start at 0 again."""
+    def replica_stats(self, model: str, backend: str, stats: ReplicaStats, final: bool = False, replica: str = "") -> None:
+        """A heartbeat of the worker `replica`; `final` when no more will come from it."""
 
     def model_state(self, model: str, state: str) -> None:
         """A model entered a state."""

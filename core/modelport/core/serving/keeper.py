@@ -10,14 +10,14 @@ import structlog
 
 from modelport.contract.errors import Unavailable
 from modelport.core.serving.clock import Clock
-from modelport.core.serving.residency import Evictions, Refusal, Resident, Thrashing, Wait, make_room
+from modelport.core.serving.residency import Evictions, Refusal, Resident, Thrashing, make_room
 
 __all__ = ["Keeper", "NoLongerWanted", "Tenant"]
 
 _log = structlog.get_logger("modelport.serving")
 
 
-class NoLongerWanted(Exception):  # noqa: N818
+class NoLongerWanted(Exception):
     """Everybody who waited for this load has gone."""
 
 

@@ -46,7 +46,9 @@ class Faults:
         """Places to avoid, with the reason."""
         counts = {where: sum(now - at < self._window_s for at in deaths) for where, deaths in self._deaths.items()}
         return {
-            where: f"its worker died {count} times within {self._window_s:.0f} s" for where, count in counts.items() if count >= self._most
+            where: f"its worker died {count} times within {self._window_s:.0f} s"
+            for where, count in counts.items()
+            if count >= self._most
         }
 
 
@@ -132,7 +134,9 @@ class Loading:
             if isinstance(error, NoLongerWanted) or not isinstance(error, Exception):
                 raise
             seconds = self._clock.now() - began
-            plan.record.attempts.append(AttemptRecord(backend=candidate.backend, devices=devices, seconds=seconds, error=str(error)))
+            plan.record.attempts.append(
+                AttemptRecord(backend=candidate.backend, devices=devices, seconds=seconds, error=str(error))
+            )
             if isinstance(error, ModelportError):
                 raise
             _log.exception("load failed", model=self._model)

@@ -39,7 +39,9 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             Unauthenticated: once it has expired.
         """
         if self.expires_at is not None and time.time() >= self.expires_at:
-            raise Unauthenticated(f"The key {self.name!r} has expired. Ask for a new one, or create one with: modelport keys create")
+            raise Unauthenticated(
+                f"The key {self.name!r} has expired. Ask for a new one, or create one with: modelport keys create"
+            )
 
 
 def anonymous() -> Caller:

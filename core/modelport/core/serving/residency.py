@@ -62,13 +62,17 @@ def make_room(name: str, wanted: Mapping[str, int], residents: Sequence[Resident
             short[device] = used + need - budgets[device]
     if not short:
         return Evictions()
-    idle = sorted((r for r in residents if r.state == "idle" and not r.pinned), key=lambda resident: (resident.last_used, resident.name))
+    idle = sorted(
+        (r for r in residents if r.state == "idle" and not r.pinned), key=lambda resident: (resident.last_used, resident.name)
+    )
     chosen: list[Resident] = []
     for resident in idle:
         if any(missing > 0 and resident.memory.get(device, 0) for device, missing in _after(short, chosen).items()):
             chosen.append(resident)
     if any(missing > 0 for missing in _after(short, chosen).values()):
-        holders = [r.name for r in residents if not r.pinned and r not in chosen and any(r.memory.get(device, 0) for device in short)]
+        holders = [
+            r.name for r in residents if not r.pinned and r not in chosen and any(r.memory.get(device, 0) for device in short)
+        ]
         return Wait(tuple(holders))
     for resident in reversed(chosen[:]):  # whoever turns out not to be needed stays, the most recently used first
         rest = [other for other in chosen if other is not resident]

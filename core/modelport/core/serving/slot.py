@@ -12,7 +12,7 @@ from modelport.contract.extension import Candidate
 from modelport.core.serving.clock import Clock
 from modelport.core.serving.ticket import Ticket
 
-__all__ = ["Slot", "SlotOwner"]
+__all__ = ["Slot", "SlotOwner", "word_of"]
 
 
 class SlotOwner(Protocol):
@@ -126,3 +126,9 @@ class Slot:
         stats, self._stats = self._stats, None
         if stats is not None:
             self._owner.slot_stats(self, stats, True)
+
+
+def word_of(cause: ModelportError) -> str:
+    """One of a few words for a metric's label: the message itself is free text."""
+    text = cause.message.lower()
+    return next((word for word in ("stuck", "memory", "signal", "heartbeat") if word in text), "exit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -52,6 +53,7 @@ class Traffic:
         self._longest_wait_s = longest_wait_s
         self._late = late
         self._line = Line()
+        self._idlers: list[asyncio.Future[None]] = []
 
     @property
     def is_waiting(self) -> bool:
@@ -150,6 +152,18 @@ class Traffic:
         """A ticket is neither in the line nor aboard any more."""
         self._admission.leave(ticket.size, self._clock.now(), started=ticket.started, served=answered)
         self.report()
+        if self._idlers and not self.is_waiting and not self.is_aboard:
+            idlers, self._idlers = self._idlers, []
+            for future in idlers:
+                if not future.done():
+                    future.set_result(None)
+
+    async def idle(self) -> None:
+        """Returns when nothing waits and nothing is aboard."""
+        while self.is_waiting or self.is_aboard:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idlers.append(future)
+            await future
 
     def report(self) -> None:
         """Tells the metrics how many wait and run."""

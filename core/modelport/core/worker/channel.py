@@ -119,7 +119,7 @@ class Channel:
 
     def _send(self, packed: Packed, ids: tuple[int, ...]) -> None:
         is_large = packed.outside_bytes > 0 or len(packed.data) > _SMALL_BYTES
-        if is_large or (self._large_ids and any(id in self._large_ids for id in ids)):
+        if is_large or (self._large_ids and not self._large_ids.keys().isdisjoint(ids)):
             self._large.append(_Outgoing(packed, ids, True))
             self._large_ids.update(ids)
         else:
@@ -137,10 +137,10 @@ class Channel:
         if size and self._unconfirmed_bytes and self._unconfirmed_bytes + size > self._outside_limit_bytes:
             return None
         outgoing = self._large.popleft()
-        for id in outgoing.ids:
-            self._large_ids[id] -= 1
-            if not self._large_ids[id]:
-                del self._large_ids[id]
+        for key in outgoing.ids:
+            self._large_ids[key] -= 1
+            if not self._large_ids[key]:
+                del self._large_ids[key]
         return outgoing
 
     def _write(self) -> None:

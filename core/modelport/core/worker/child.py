@@ -10,9 +10,8 @@ import socket
 import sys
 from collections.abc import Callable
 
-
 from modelport.contract.errors import ConfigurationError, ModelportError
-from modelport.contract.executor import Part
+from modelport.contract.executor import Part, ReplicaSpec
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
 from modelport.core.worker.loading import Lookup
@@ -60,7 +59,7 @@ class Child:
 
     def deliver(self, parts: list[tuple[int, Part]]) -> None:
         """Sends parts as one frame."""
-        self._channel.send(protocol.encode_parts(parts), {id for id, _ in parts})
+        self._channel.send(protocol.encode_parts(parts), {call_id for call_id, _ in parts})
 
     # -------------------------------------------------------------------------------------------------------- the way in
 
@@ -70,9 +69,9 @@ class Child:
             case protocol.Asked():
                 self._asked(message, parts[1:])
             case protocol.Cancel(ids):
-                for id in ids:
+                for call_id in ids:
                     if self._worker is not None:
-                        self._worker.cancel(id)
+                        self._worker.cancel(call_id)
             case protocol.Hello():
                 self._hello = message
             case protocol.Load(spec):
@@ -91,7 +90,7 @@ class Child:
         else:
             self._worker.call(call)
 
-    async def _load(self, spec: protocol.ReplicaSpec) -> None:
+    async def _load(self, spec: ReplicaSpec) -> None:
         try:
             if self._hello is None:
                 raise ConfigurationError("The server asked for a load before it said which version it is.")
@@ -136,5 +135,3 @@ class Child:
         print(f"modelport worker: leaving, {reason}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(0)
-
-

@@ -225,11 +225,11 @@ class DeviceThread:
 
     def _give_up(self, entry: str, error: Exception) -> None:
         """Fails everything aboard an engine that raised. The engine itself is kept: the next request shows whether it works."""
-        ids = [id for id, (name, _) in self._aboard.items() if name == entry]
-        for id in ids:
-            del self._aboard[id]
+        ids = [request for request, (name, _) in self._aboard.items() if name == entry]
+        for request in ids:
+            del self._aboard[request]
             with contextlib.suppress(Exception):
-                self._engines[entry].cancel(id)
+                self._engines[entry].cancel(request)
         self.progress += 1
         self._tell(self._listener.engine_failed, ids, error)
 
@@ -248,4 +248,3 @@ class DeviceThread:
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(function, *args)
-

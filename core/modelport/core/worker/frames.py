@@ -30,6 +30,7 @@ _PREFIX = struct.Struct("<IHBB")
 _RECEIPT = struct.Struct("<IHBBQ")
 _OUTSIDE = 1 << 63
 _DATA, _RECEIPT_KIND = 0, 1
+_MAPS_WITHOUT_DESCRIPTOR = sys.version_info[:2] >= (3, 13)
 
 Buffer: TypeAlias = bytes | memoryview
 
@@ -78,7 +79,9 @@ def pack(parts: Sequence[Buffer]) -> Packed:
         if gap := -position % _ALIGN:
             inside.append(bytes(gap))
             position += gap
-    prefix = _PREFIX.pack(position - _PREFIX.size, len(parts), _DATA, 1 if outside else 0) + struct.pack(f"<{len(table)}Q", *table)
+    prefix = _PREFIX.pack(position - _PREFIX.size, len(parts), _DATA, 1 if outside else 0) + struct.pack(
+        f"<{len(table)}Q", *table
+    )
     data = b"".join([prefix, bytes(start - len(prefix)), *inside])
     if not outside:
         return Packed(data, None, 0)
@@ -173,9 +176,10 @@ def _aligned(size: int) -> int:
 
 
 def _anonymous_file() -> int:
-    if sys.platform == "linux":
-        return os.memfd_create("modelport", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with tempfile.TemporaryFile(prefix="modelport-") as file:  # pragma: no cover
+    create = getattr(os, "memfd_create", None)
+    if create is not None:
+        return int(create("modelport", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    with tempfile.TemporaryFile(prefix="modelport-") as file:
         return os.dup(file.fileno())
 
 
@@ -206,8 +210,9 @@ def _open_memory(fd: int, size: int) -> memoryview:
     try:
         if os.fstat(fd).st_size < size:
             raise FrameError("shared memory is smaller than its frame says")
-        if sys.version_info >= (3, 13) and _is_sealed(fd):
-            return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ, trackfd=False))
+        if _MAPS_WITHOUT_DESCRIPTOR and _is_sealed(fd):
+            options = {"access": mmap.ACCESS_READ, "trackfd": False}
+            return memoryview(mmap.mmap(fd, size, **options))
         copy = bytearray(size)
         view, offset = memoryview(copy), 0
         while offset < size:

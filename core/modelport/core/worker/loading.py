@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -21,10 +21,21 @@ from modelport.contract.session import Session, SessionContext
 from modelport.contract.skill import Skill
 from modelport.core.worker.device import DeviceThread
 
-__all__ = ["Deployment", "Lookup", "as_load_error", "load"]
+__all__ = ["Deployment", "Lookup", "as_load_error", "find_plugin", "load"]
 
-Lookup: TypeAlias = Callable[[str, str, str], Any]
-"""`lookup(kind, name, module)`: the plugin object; `modelport.core.plugins.discover.load_one` outside tests."""
+Lookup: TypeAlias = Callable[[Literal["backends", "skills"], str, str], Any]
+"""`lookup(kind, name, module)`: the plugin object; `find_plugin` outside tests."""
+
+
+def find_plugin(kind: Literal["backends", "skills"], name: str, module: str) -> Any:
+    """The object that the plugin in `module` registers under `name`; no other plugin is imported.
+
+    Raises:
+        ConfigurationError: it cannot be used; the message says why.
+    """
+    from modelport.core.plugins.discover import load_one
+
+    return load_one(kind, name, module)
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +69,9 @@ async def load(
     served = {task.name for task in skill.tasks}
     unknown = [task for task in spec.tasks if task not in served]
     if unknown or not spec.tasks:
-        raise ConfigurationError(f"Skill {spec.skill!r} does not serve {unknown or 'any task asked'}; it serves {sorted(served)}.")
+        raise ConfigurationError(
+            f"Skill {spec.skill!r} does not serve {unknown or 'any task asked'}; it serves {sorted(served)}."
+        )
     folders = ({"main": Path(spec.card.path)} if spec.card.path else {}) | dict(spec.checkpoints)
     runner: Runner | None = None
     limits: Limits | None = None

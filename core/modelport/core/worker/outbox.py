@@ -57,11 +57,16 @@ class Outbox:
             else:
                 self._loop.call_soon(self._end_of_turn)
 
+    def announce(self) -> None:
+        """Delivers what there is now rather than at the end of the turn, unless the exit is congested."""
+        if not self._exit.is_congested:
+            self.flush()
+
     def flush(self) -> None:
         """Delivers what there is."""
         self._is_scheduled = False
-        for id in list(self._deltas):
-            self._flush_deltas(id)
+        for call in list(self._deltas):
+            self._flush_deltas(call)
         if self._parts:
             parts, self._parts = self._parts, []
             self._exit.deliver(parts)

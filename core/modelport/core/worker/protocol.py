@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 Tasks: TypeAlias = Mapping[str, Task[Any, Any, Any]]
+_NIL = b"\xc0"
 TaskOf: TypeAlias = Callable[[int], Task[Any, Any, Any] | None]
 
 
@@ -126,10 +127,10 @@ class WireDelta(msgspec.Struct, frozen=True, array_like=True, tag="d"):
 
 
 class WireResult(msgspec.Struct, frozen=True, array_like=True, tag="r"):
-    """A result, or the end of a stream if there is no body."""
+    """A result, or the end of a stream if the body is nil."""
 
     id: int
-    body: msgspec.Raw | None
+    body: msgspec.Raw
     at: int
     usage: Usage
     timings: Timings
@@ -195,7 +196,9 @@ def check_hello(mine: Hello, theirs: Hello, where: str) -> None:
     """
     pairs = [("frame format", str(mine.frame), str(theirs.frame)), ("contract", mine.contract, theirs.contract)]
     pairs.append(("modelport", mine.modelport, theirs.modelport))
-    pairs += [(f"plugin {name}", version, theirs.plugins[name]) for name, version in mine.plugins.items() if name in theirs.plugins]
+    pairs += [
+        (f"plugin {name}", version, theirs.plugins[name]) for name, version in mine.plugins.items() if name in theirs.plugins
+    ]
     for what, here, there in pairs:
         if here != there:
             raise ConfigurationError(
@@ -246,33 +249,33 @@ def encode_parts(parts: Iterable[tuple[int, Part]]) -> list[Buffer]:
     started: list[int] = []
     wired: list[WireDelta | WireResult | WireFailure] = []
     buffers: list[Buffer] = []
-    for id, part in parts:
+    for call, part in parts:
         at = len(buffers)
         try:
             match part:
                 case StartedPart():
-                    started.append(id)
+                    started.append(call)
                 case DeltaPart(delta):
                     head, more = wire.encode(delta)
-                    wired.append(WireDelta(id, msgspec.Raw(head), at))
+                    wired.append(WireDelta(call, msgspec.Raw(head), at))
                     buffers += more
                 case ResultPart(None, usage, timings):
-                    wired.append(WireResult(id, None, at, usage, timings))
+                    wired.append(WireResult(call, msgspec.Raw(_NIL), at, usage, timings))
                 case ResultPart(result, usage, timings):
                     head, more = wire.encode(result)
-                    wired.append(WireResult(id, msgspec.Raw(head), at, usage, timings))
+                    wired.append(WireResult(call, msgspec.Raw(head), at, usage, timings))
                     buffers += more
                 case FailedPart(error):
-                    wired.append(WireFailure(id, error))
+                    wired.append(WireFailure(call, error))
         except (TypeError, NotImplementedError, OverflowError, ValueError) as error:
             failed = ModelFailed(f"The model's answer cannot be sent: {error}.")
-            wired.append(WireFailure(id, failed.to_wire()))
+            wired.append(WireFailure(call, failed.to_wire()))
     return [encode(Parts(started, wired)), *buffers]
 
 
 def decode_parts(message: Parts, buffers: Sequence[Buffer], task_of: TaskOf) -> list[tuple[int, Part]]:
     """What `encode_parts` wrote, in order, `StartedPart`s first. Parts of calls for which `task_of` is None are dropped."""
-    decoded: list[tuple[int, Part]] = [(id, StartedPart()) for id in message.started if task_of(id) is not None]
+    decoded: list[tuple[int, Part]] = [(call, StartedPart()) for call in message.started if task_of(call) is not None]
     for wired in message.parts:
         task = task_of(wired.id)
         if task is None:
@@ -284,7 +287,7 @@ def decode_parts(message: Parts, buffers: Sequence[Buffer], task_of: TaskOf) -> 
                     if task.delta is None:
                         raise ValueError("the task does not stream")
                     part = DeltaPart(wire.decode(memoryview(body), buffers[at:], task.delta))
-                case WireResult(_, None, _, usage, timings):
+                case WireResult(_, body, _, usage, timings) if memoryview(body) == _NIL:
                     part = ResultPart(None, usage, timings)
                 case WireResult(_, body, at, usage, timings):
                     part = ResultPart(wire.decode(memoryview(body), buffers[at:], task.result), usage, timings)

@@ -44,13 +44,17 @@ class Generations(Protocol):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What all calls of one worker share. A skill without a program has no scheduler and no engines."""
+    """What all calls of one worker share. A skill without a program has no scheduler and no engines.
+
+    `announce` sends at once which calls have started: before the work that may kill the process, not after.
+    """
 
     loop: Any
     pool: Executor
     cache: OutputCache
     backend: str
     limits: Limits | None
+    announce: Callable[[], None]
     entries: Any
     scheduler: Scheduler | None
     generations: Generations
@@ -105,33 +109,39 @@ class CallRun:
                 f"Leave it out, or serve the model where it is supported. Supported there: {honoured}.",
                 param=missing[0],
             )
-        id = machine.generations.new_id()
-        request = msgspec.structs.replace(request, id=id, entry=entry, deadline=self.deadline, priority=self.priority)
+        number = machine.generations.new_id()
+        request = msgspec.structs.replace(request, id=number, entry=entry, deadline=self.deadline, priority=self.priority)
         ids = request.inputs.get("input_ids")
         self._prompt_tokens += int(ids.shape[-1]) if ids is not None and ids.ndim else 0
         generation = RunningGeneration(
-            request.n, partial(machine.generations.cancel_generation, id), self._count_event, partial(self._generation_over, id)
+            request.n,
+            partial(machine.generations.cancel_generation, number),
+            self._count_event,
+            partial(self._generation_over, number),
         )
-        self._generations[id] = generation
-        self.started()
+        self._generations[number] = generation
+        if self.started():
+            machine.announce()
         machine.generations.start(entry, request, generation)
         return generation
 
     def cpu(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
         """`function(*args)` on the CPU pool; see `contract.session.Run`."""
         machine = self._usable()
-        if machine.scheduler is None:
-            self.started()  # a skill without a program works here and nowhere else
+        if machine.scheduler is None and self.started():  # a skill without a program works here and nowhere else
+            machine.announce()
         future: asyncio.Future[T] = machine.loop.run_in_executor(machine.pool, self._timed, function, args)
         return future
 
     # ------------------------------------------------------------------------------------------------ for the worker
 
-    def started(self) -> None:
-        """Something of this call goes to the device."""
-        if self._on_started is not None:
-            on_started, self._on_started = self._on_started, None
-            on_started()
+    def started(self) -> bool:
+        """Something of this call goes to the device; whether it is the first."""
+        if self._on_started is None:
+            return False
+        on_started, self._on_started = self._on_started, None
+        on_started()
+        return True
 
     def rode(self, queue_s: float, run_s: float) -> None:
         """A batch with items of this call is done."""

@@ -31,8 +31,8 @@ class Rider(Protocol):
     @property
     def priority(self) -> int: ...
 
-    def started(self) -> None:
-        """One of its items goes to the device."""
+    def started(self) -> bool:
+        """One of its items goes to the device; whether it is the first."""
 
     def rode(self, queue_s: float, run_s: float) -> None:
         """A batch with one or more of its items is done."""
@@ -67,10 +67,12 @@ class Scheduler:
         program: Program,
         limits: Limits,
         dense: Mapping[str, DenseWeights],
+        announce: Callable[[], None],
     ) -> None:
         self.items = self.batches = self.batch_tokens = self.padded_tokens = 0
         self._loop, self._device, self._pool = loop, device, pool
         self._session, self._program, self._limits, self._dense = session, program, limits, dense
+        self._announce = announce
         self._waiting: list[Queued] = []
         self._open_batches = 0
         self._aboard = 0
@@ -102,7 +104,9 @@ class Scheduler:
         self._program.forward(entry)
         if not fits(item.cost, self._limits):
             most = self._limits.max_length or max(length for _, length in self._limits.shapes or ((0, 0),))
-            raise InputTooLong(f"The input has {item.cost} tokens; this model takes at most {most} where it runs. Shorten the input.")
+            raise InputTooLong(
+                f"The input has {item.cost} tokens; this model takes at most {most} where it runs. Shorten the input."
+            )
         future: asyncio.Future[Outputs] = self._loop.create_future()
         self._waiting.append(Queued(entry, item, rider, future))
         if not self._is_pumping:
@@ -141,8 +145,8 @@ class Scheduler:
         self.items += len(plan.items)
         self.batch_tokens += sum(queued.cost for queued in plan.items)
         self.padded_tokens += plan.padded_tokens
-        for rider in batch.riders():
-            rider.started()
+        if sum(rider.started() for rider in batch.riders()):
+            self._announce()
         if is_idle:
             self._device.submit(batch)
         else:
@@ -212,9 +216,7 @@ class Batch:
 
     __slots__ = ("_arrays", "_error", "_on_end", "_session", "_shape", "began", "created", "ended", "entry", "queued")
 
-    def __init__(
-        self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None]
-    ) -> None:
+    def __init__(self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None]) -> None:
         self.queued = plan.items
         self.entry = plan.items[0].entry
         self.created = min(queued.arrived for queued in plan.items)
@@ -267,5 +269,3 @@ class BatchFailed(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
-
-

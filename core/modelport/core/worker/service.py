@@ -104,7 +104,14 @@ class Worker:
         program = self.spec.program
         if program is not None and deployment.limits is not None:
             self._scheduler = Scheduler(
-                self._loop, self._device, self._pool, deployment.session, program, deployment.limits, deployment.dense
+                self._loop,
+                self._device,
+                self._pool,
+                deployment.session,
+                program,
+                deployment.limits,
+                deployment.dense,
+                self._outbox.announce,
             )
         self._machine = Machine(
             loop=self._loop,
@@ -112,6 +119,7 @@ class Worker:
             cache=self._cache,
             backend=self.spec.backend,
             limits=deployment.limits,
+            announce=self._outbox.announce,
             entries=program.entries if program is not None else {},
             scheduler=self._scheduler,
             generations=self,
@@ -215,7 +223,9 @@ class Worker:
                     elif task.delta is not None and isinstance(piece, task.delta):
                         self._delta(opened, piece)
                     else:
-                        raise TypeError(f"the skill yielded a {type(piece).__name__}, which the task {task.name!r} does not declare")
+                        raise TypeError(
+                            f"the skill yielded a {type(piece).__name__}, which the task {task.name!r} does not declare"
+                        )
             if opened.deltas and task.join is not None:
                 result = task.join(opened.deltas)
             if result is None and not opened.has_streamed:
@@ -301,8 +311,8 @@ class Worker:
 
     def engine_failed(self, ids: list[int], error: Exception) -> None:
         """These requests are over."""
-        for id in ids:
-            generation = self._generations.get(id)
+        for number in ids:
+            generation = self._generations.get(number)
             if generation is not None:
                 generation.fail(error if len(ids) == 1 else BatchFailed(error))
 
@@ -311,5 +321,3 @@ def _log(what: str, error: BaseException) -> None:
     """The traceback goes to the worker's own output, and never to a caller."""
     print(f"modelport worker: {what} failed", file=sys.stderr)
     traceback.print_exception(error)
-
-

@@ -21,7 +21,9 @@ from modelport_hf.folder import read_json
 
 __all__ = ["ChatTemplates", "load_chat_templates"]
 
-_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"})
+_OURS = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"}
+)
 """Variables that a request sets by other fields, or that would change how a template is rendered."""
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -113,8 +115,8 @@ class ChatTemplates:
             ) from error
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise InvalidRequest(
-                f"The model's chat template cannot render this conversation ({type(error).__name__}): a message has a form that it"
-                " does not know. Check the roles and contents.",
+                f"The model's chat template cannot render this conversation ({type(error).__name__}): a message has a form that"
+                " it does not know. Check the roles and contents.",
                 param="messages",
             ) from error
         return _cut_at_mark(text, final) if continue_final_message else text
@@ -192,7 +194,9 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _now

@@ -17,13 +17,13 @@ _LONGEST_HOLD = 16
 class Detokenizer:
     """The text of one growing sequence of ids. The pieces add up to the text of all ids.
 
-    A step costs the same however long the sequence is: byte-level vocabularies go token by token through an incremental UTF-8 decoder;
-    for others a short window is decoded twice, since their tokens' text depends on their neighbours.
+    A step costs the same however long the sequence is: byte-level vocabularies go token by token through an incremental UTF-8
+    decoder; for others a short window is decoded twice, since their tokens' text depends on their neighbours.
 
     Args:
         tokenizer: The tokenizer.
-        before: Ids that precede, usually the prompt's last few; their text is not part of the output but decides whether the first
-            piece starts with a space.
+        before: Ids that precede, usually the prompt's last few; their text is not part of the output but decides whether the
+            first piece starts with a space.
         keep: Special tokens that are to be visible (the markers of tool calls).
     """
 
@@ -31,15 +31,15 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._hidden = tokenizer.table.special - keep
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace") if tokenizer.table.bytewise else None
-        self._window = [id for id in before if id not in self._hidden][-6:] if self._utf8 is None else []
+        self._window = [token for token in before if token not in self._hidden][-6:] if self._utf8 is None else []
         self._read = len(self._window)
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that `ids` complete; what may be part of a character is kept for later."""
         if self._utf8 is not None:
             table, hidden = self._tokenizer.table, self._hidden
-            return self._utf8.decode(b"".join([table[id] for id in ids if id not in hidden]))
-        return "".join([self._push_one(id) for id in ids if id not in self._hidden])
+            return self._utf8.decode(b"".join([table[token] for token in ids if token not in hidden]))
+        return "".join([self._push_one(token) for token in ids if token not in self._hidden])
 
     def finish(self) -> str:
         """What was kept back, with U+FFFD for a character that never ended."""
@@ -49,8 +49,8 @@ class Detokenizer:
         self._read = len(self._window)
         return text
 
-    def _push_one(self, id: int) -> str:
-        self._window.append(id)
+    def _push_one(self, token: int) -> str:
+        self._window.append(token)
         _, text = self._unread()
         if not text or (text.endswith(_REPLACEMENT) and len(self._window) - self._read < _LONGEST_HOLD):
             return ""

@@ -1,7 +1,7 @@
 """A checkpoint's tokenizer, without torch, and without transformers wherever there is a tokenizer.json.
 
-The ids are those of transformers for the same folder: tokens that tokenizer_config.json adds are added, what it says of lower case is
-followed, and the padding and truncation that some tokenizer.json files carry are taken off.
+The ids are those of transformers for the same folder: tokens that tokenizer_config.json adds are added, what it says of lower
+case is followed, and the padding and truncation that some tokenizer.json files carry are taken off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Encoded", "Tokenizer", "load_tokenizer"]
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _UNBOUNDED = 10**9
-"""transformers writes 10**30 for a tokenizer without a limit."""
+"""From here on a limit is none: transformers writes 10**30 for a tokenizer without one."""
 
 Side = Literal["left", "right"]
 
@@ -162,8 +162,9 @@ def _converted(folder: Path, config: dict[str, Any], trust_remote_code: bool) ->
     try:
         slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # anything a damaged or foreign folder can cause
+        cause = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         raise ConfigurationError(
-            f"The checkpoint in {folder} has no tokenizer that can be loaded ({type(error).__name__}: {error}). Add a"
+            f"The checkpoint in {folder} has no tokenizer that can be loaded ({type(error).__name__}: {cause.strip()}). Add a"
             " tokenizer.json to it: AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one."
         ) from error
     backend = getattr(slow, "backend_tokenizer", None)
@@ -184,7 +185,8 @@ def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     sources: dict[str, Any] = dict(config)
     if "added_tokens_decoder" not in config:
         sources |= read_json(folder, "special_tokens_map.json") or {}
-    return {name: token for name in _NAMED if (token := _content(sources.get(name)))}
+    others = sorted(name for name in sources if name.endswith("_token") and name not in _NAMED)
+    return {name: token for name in (*_NAMED, *others) if (token := _content(sources.get(name)))}
 
 
 def _content(token: Any) -> str | None:
@@ -229,13 +231,13 @@ def _add_tokens(backend: Backend, config: dict[str, Any], special: dict[str, str
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of two texts to keep so that both fit: the longer one gives way, the second first when they are equal."""
-    while first + second > room:
-        if first > second:
-            first = max(second, room - second)
-        elif second > first:
-            second = max(first, room - first)
-        else:
-            return room - room // 2, room // 2
-    return first, second
-
+    """How many tokens of two texts to keep so that both fit: the longer one gives way until they are equal, then both do, and an
+    odd token left over goes to the one that was longer."""
+    if first + second <= room:
+        return first, second
+    short = min(first, second)
+    if short <= room - short:
+        kept, rest = short, room - short
+    else:
+        kept, rest = room // 2, room - room // 2
+    return (kept, rest) if first <= second else (rest, kept)

@@ -19,17 +19,18 @@ class TokenTable:
     Attributes:
         size: One more than the largest id.
         special: Ids of special tokens.
-        bytewise: Whether a text's bytes are those of its tokens one after another (byte-level vocabularies), so that no decoder is
-            needed to detokenise.
+        bytewise: Whether a text's bytes are those of its tokens one after another (byte-level vocabularies), so that no
+            decoder is needed to detokenise.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         added = backend.get_added_tokens_decoder()
-        self.special = frozenset(id for id, token in added.items() if token.special)
-        self._contents = {id: token.content for id, token in added.items()}
+        self.special = frozenset(index for index, token in added.items() if token.special)
+        self._contents = {index: token.content for index, token in added.items()}
         self.size = max(backend.get_vocab_size(with_added_tokens=True), max(added, default=-1) + 1)
-        steps = _decoder_steps(json.loads(backend.to_str()).get("decoder") if backend.decoder is not None else None)
+        # The state of a decoder is its JSON; the tokenizer's own JSON would hold the whole vocabulary too.
+        steps = _decoder_steps(None if backend.decoder is None else json.loads(backend.decoder.__getstate__()))
         self._kinds = frozenset(step["type"] for step in steps)
         self._joiner = next((str(step.get("prefix", "##")) for step in steps if step["type"] == "WordPiece"), "")
         self.bytewise = "ByteLevel" in self._kinds
@@ -44,16 +45,17 @@ class TokenTable:
 
     def id_of(self, content: str) -> int | None:
         """The id of the token that is exactly `content`, or None."""
-        id: int | None = self._backend.token_to_id(content)
-        return id
+        found: int | None = self._backend.token_to_id(content)
+        return found
 
     def _read(self, id: int) -> bytes:
         if id in self._contents:
             content = self._contents[id]
             return _from_byte_level(content) if self.bytewise else content.encode()
         token = self._backend.id_to_token(id)
-        if token is None:
-            return b""
+        return b"" if token is None else self._bytes_of(str(token))
+
+    def _bytes_of(self, token: str) -> bytes:
         if self.bytewise:
             return _from_byte_level(token)
         if "ByteFallback" in self._kinds and (match := _FALLBACK.match(token)):
@@ -62,7 +64,7 @@ class TokenTable:
             return (token.removeprefix(self._joiner) if token.startswith(self._joiner) else " " + token).encode()
         if self._kinds & {"Metaspace", "Replace"}:
             token = token.replace("\u2581", " ")
-        return str(token).encode()
+        return token.encode()
 
 
 def _decoder_steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:

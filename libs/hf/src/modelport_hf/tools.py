@@ -219,6 +219,10 @@ def tool_format(template: str) -> str | None:
         return "hermes"
     if "[TOOL_CALLS]" in template:
         return "mistral"
-    if '"parameters"' in template and '"name"' in template and ("<|start_header_id|>" in template or "<|python_tag|>" in template):
+    if (
+        '"parameters"' in template
+        and '"name"' in template
+        and ("<|start_header_id|>" in template or "<|python_tag|>" in template)
+    ):
         return "llama"
     return None

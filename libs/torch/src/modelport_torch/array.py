@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 
 from modelport.contract.array import Array
 
@@ -65,4 +66,4 @@ def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
         # torch has no read-only tensors: memory that came over a socket is copied rather than written to by accident.
         array = np.ascontiguousarray(array)
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
-    return torch.from_dlpack(array).to(device)
+    return torch.utils.dlpack.from_dlpack(array).to(device)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext, Progress, Verdict
 from modelport.contract.card import ModelCard
@@ -30,7 +31,7 @@ class TorchBackend(ABC):
     """Loads programs with torch and transformers. A subclass names the device and says how much memory is free on it.
 
     Attributes:
-        prefill_tokens: Most prompt tokens that a generation step takes in; more is faster overall, and makes running streams wait.
+        prefill_tokens: Most prompt tokens that a generation step takes in; more is faster overall, but running streams wait.
         cache_share: How much of the free memory a key/value cache may take if nobody says.
     """
 
@@ -54,10 +55,28 @@ class TorchBackend(ABC):
         """Memory that is free on a device now. Called in the worker."""
 
     def prepare(self, context: LoadContext) -> None:
-        """Called in the worker before anything is loaded: thread counts, allocator settings."""
+        """Called in the worker before anything is loaded.
+
+        Sets torch's threads deliberately: its own guess is every core of the machine, for every worker.
+        """
+        import torch
+
+        torch.set_num_threads(max(context.threads, 1))
+        # May be set once per process, before the first parallel work; a second deployment of a group finds it done.
+        if torch.get_num_interop_threads() != 1:
+            with contextlib.suppress(RuntimeError):
+                torch.set_num_interop_threads(1)
+
+    def refine(self, model: Any, context: LoadContext) -> str | None:
+        """Called in the worker with each loaded model: may exchange modules for faster ones of the same meaning, in place.
+
+        Says what it did, for the placement record, or None if nothing. The runner compares answers before and after, and
+        loads the model again without it if they differ.
+        """
+        return None
 
     def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
-        """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's on a shared machine."""
+        """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's."""
         return {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
@@ -118,6 +137,7 @@ class TorchBackend(ABC):
             progress,
             lambda: int(self.free_bytes(device) * self.cache_share),
             self.prefill_tokens,
+            lambda model: self.refine(model, context),
         )
 
     def _refusal(self, program: Program, card: ModelCard) -> str | None:
@@ -134,7 +154,8 @@ class TorchBackend(ABC):
             if entry.mode == "own":
                 return f"entry {name!r} needs the model's own generate loop, and {self.name} has the stepped engine only so far."
             if entry.rules:
-                return f"entry {name!r} needs rules over logits ({', '.join(entry.rules)}) that {self.name}'s engine does not have yet."
+                rules = ", ".join(entry.rules)
+                return f"entry {name!r} needs rules over logits ({rules}) that {self.name}'s engine does not have yet."
             if reason := cannot_step(card.config):
                 return reason
         return None

@@ -36,20 +36,28 @@ class Probe:
         self._models = models
 
     @torch.inference_mode()
-    def run(self, texts: Mapping[str, list[int]] | None = None) -> Answers | None:
+    def run(self, texts: Mapping[str, list[int]] | None = None, *, briefly: bool = False) -> Answers | None:
         """The answers, or None if there is an entry whose inputs cannot be made up.
 
         Args:
             texts: What a first run generated: given, the tokens that *follow each of its prefixes* are compared, which is equal
                 to generating, and one forward.
+            briefly: Compare the logits of some tokens instead of generating; cheaper, for changes that leave the type alone.
         """
         answers = Answers()
         for name, entry in self._program.entries.items():
+            if isinstance(entry, Generate) and briefly:
+                model = self._models[name]
+                ids = torch.arange(1, _TEXT + 1, device=model.device)[None] % model.config.get_text_config().vocab_size
+                answers.outputs[name] = model(input_ids=ids, use_cache=False).logits.float().cpu().numpy()
+                continue
             if isinstance(entry, Generate):
                 text = (texts or {}).get(name) or self._write(self._models[name])
                 ids = torch.tensor([text], device=self._models[name].device)
                 answers.texts[name] = text
-                answers.tokens[name] = self._models[name](input_ids=ids, use_cache=False).logits[0].argmax(-1).tolist()[-_TEXT - 1 : -1]
+                answers.tokens[name] = (
+                    self._models[name](input_ids=ids, use_cache=False).logits[0].argmax(-1).tolist()[-_TEXT - 1 : -1]
+                )
                 continue
             batch = self._inputs(entry, self._models[name])
             if batch is None:

@@ -31,7 +31,7 @@ __all__ = ["REDUCTIONS", "DenseFiles", "reduce"]
 REDUCTIONS = frozenset(
     step_name(step)
     for step in (
-        Pool("mean"), Dense(""), Normalize(), Softmax(), Sigmoid(), LogSoftmax(), Argmax(), TopK(1), At(""), Splade(), Cast("float32"),
+        Pool("mean"), Dense(""), Normalize(), Softmax(), Sigmoid(), LogSoftmax(), Argmax(), TopK(1), At(""), Splade(), Cast(""),
     )
 )  # fmt: skip
 """Names of all steps that `reduce` applies: every one of the contract's list."""
@@ -79,9 +79,7 @@ class DenseFiles:
         return self._read[file]
 
 
-def reduce(
-    step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], dense: DenseFiles
-) -> tuple[torch.Tensor, ...]:
+def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], dense: DenseFiles) -> tuple[torch.Tensor, ...]:
     """One reduction of `value`: a tuple of one tensor, or of two (values, indices) for `TopK`.
 
     Half types are widened first, so that a chain is computed in float32 whatever the model ran in.

@@ -38,13 +38,20 @@ class TorchRunner:
         progress: Told of the loading.
         cache_bytes: Says how much the key/value cache may take, if the context does not; asked once the weights are loaded.
         prefill_tokens: Most prompt tokens an engine takes in one step.
+        refine: Puts faster modules into a loaded model, in place, and says what it did, or None if it did nothing.
 
     Raises:
         ConfigurationError, MemoryError: as `Backend.load`.
     """
 
     def __init__(
-        self, context: LoadContext, device: torch.device, progress: Progress, cache_bytes: Callable[[], int], prefill_tokens: int
+        self,
+        context: LoadContext,
+        device: torch.device,
+        progress: Progress,
+        cache_bytes: Callable[[], int],
+        prefill_tokens: int,
+        refine: Callable[[Any], str | None],
     ) -> None:
         self._context = context
         self._device = device
@@ -59,6 +66,7 @@ class TorchRunner:
         self._load()
         if context.dtype == "fast":
             self._quicken(dtypes.fast(self._dtypes["main"], runs))
+        self._refine(refine)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
         max_length = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
         if generates:
@@ -156,7 +164,9 @@ class TorchRunner:
                 folder = self._context.checkpoints[entry.checkpoint]
                 self._forwards[name] = ForwardEntry(name, entry, self._model_of(name), folder, self._device)
             elif not callable(getattr(self._model_of(name), "get_output_embeddings", None)):
-                raise ConfigurationError(f"entry {name!r} generates with the head {entry.head!r}, which has no vocabulary to draw from.")
+                raise ConfigurationError(
+                    f"entry {name!r} generates with the head {entry.head!r}, which has no vocabulary to draw from."
+                )
 
     def _quicken(self, candidate: str | None) -> None:
         """Goes over to `candidate` if that answers as the type in use does; else stays, and says why."""
@@ -165,21 +175,38 @@ class TorchRunner:
             self._facts["calibration"] = f"{base} is the fastest type here"
             return
         self._progress("calibrating", 0.9)
-        probe = Probe(self._context.program, self._forwards, {n: self._model_of(n) for n in self._context.program.entries})
-        before = probe.run()
+        before = self._probe().run()
         if before is None:
             self._facts["calibration"] = f"{base}: no input could be made up to compare {candidate} with"
             return
         for model in self._models.values():
             model.to(dtypes.torch_dtype(candidate))
         self._bind()
-        probe = Probe(self._context.program, self._forwards, {n: self._model_of(n) for n in self._context.program.entries})
-        passed, finding = agree(before, probe.run(before.texts))
+        passed, finding = agree(before, self._probe().run(before.texts))
         self._facts["calibration"] = f"{candidate} {'passed' if passed else 'failed'}: {finding}"
         if passed:
             self._dtypes = dict.fromkeys(self._dtypes, candidate)
         else:
             self._load()
+
+    def _refine(self, refine: Callable[[Any], str | None]) -> None:
+        """Lets the backend exchange modules, and takes the exchange back if the model then answers otherwise, or not at all."""
+        before = self._probe().run(briefly=True)
+        done = None if before is None else [said for model in self._models.values() if (said := refine(model))]
+        if before is None or not done:
+            return
+        try:
+            self._bind()
+            passed, finding = agree(before, self._probe().run(briefly=True))
+        except Exception as error:
+            passed, finding = False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        self._facts["linear"] = done[0] if passed else f"torch ({done[0]} was tried: {finding})"
+        if not passed:
+            self._load()
+
+    def _probe(self) -> Probe:
+        entries = self._context.program.entries
+        return Probe(self._context.program, self._forwards, {name: self._model_of(name) for name in entries})
 
     def _key(self, name: str, entry: Forward | Generate | Module) -> tuple[str, str]:
         """Entries of one head over one checkpoint share a model."""

@@ -20,9 +20,11 @@ ENGINE_PARAMS = frozenset(
 
 _BATCHED_LAYERS = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
 _STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_attn", "lru_width")
-# Types whose forward takes no positions and derives them (or ALiBi) from a two-dimensional mask: rows of different lengths, each at
-# its own place, cannot be told to them.
-_NO_POSITIONS = frozenset({"bloom", "mpt", "xlnet", "xlm", "ctrl", "openai-gpt", "transfo-xl", "reformer", "cpmant", "prophetnet"})
+# Types whose forward takes no positions and derives them (or ALiBi) from a two-dimensional mask: rows of different lengths, each
+# at its own place, cannot be told to them.
+_NO_POSITIONS = frozenset(
+    {"bloom", "mpt", "xlnet", "xlm", "ctrl", "openai-gpt", "transfo-xl", "reformer", "cpmant", "prophetnet"}
+)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

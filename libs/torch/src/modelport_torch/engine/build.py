@@ -64,8 +64,9 @@ def check_stepping(model: Any, device: torch.device) -> int:
             row.tokens.append(11 % size)
         got.append(stepped.advance(rows, 2))
     except Exception as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ConfigurationError(
-            f"{kind} models cannot be called as the stepped engine does ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            f"{kind} models cannot be called as the stepped engine does ({cause}); "
             "it is not supported for generation on the torch backends yet."
         ) from error
     limit = _TOLERANCE.get(model.dtype, 0.1)
@@ -73,10 +74,10 @@ def check_stepping(model: Any, device: torch.device) -> int:
         plain = model(input_ids=torch.tensor([row.prompt + row.tokens], device=device), use_cache=False).logits[0].float()
         for step, logits in enumerate(got):
             reference = plain[len(row.prompt) - 1 + step]
-            error = float((logits[index].float() - reference).norm() / reference.norm().clamp(min=1e-12))
-            if not error <= limit:
+            distance = float((logits[index].float() - reference).norm() / reference.norm().clamp(min=1e-12))
+            if not distance <= limit:  # also if it is not a number
                 raise ConfigurationError(
-                    f"{kind} models give other logits in a batch of steps than alone (relative error {error:.2g}); "
+                    f"{kind} models give other logits in a batch of steps than alone (relative error {distance:.2g}); "
                     "the stepped engine does not support this architecture, and would answer wrongly."
                 )
     return cache.bytes_per_token()

@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
-__all__ = ["SlotCache"]
+__all__ = ["CacheLost", "SlotCache"]
 
 _BLOCK = 64
 
 
-class SlotCache(Cache):
+class CacheLost(MemoryError):
+    """The cache could not grow, and what it held is gone."""
+
+
+class SlotCache(Cache):  # type: ignore[misc]
     """A cache of rows, grown in blocks, never copied while nothing outgrows it.
 
     Args:
@@ -49,7 +53,11 @@ class SlotCache(Cache):
         return sum(b[0, 0].numel() * b.element_size() for b in (*self._keys, *self._values) if b is not None)
 
     def reserve(self, rows: int, columns: int) -> None:
-        """Makes room for `rows` × `columns`, which must cover all that is in use. Grows by halves, so that it happens seldom."""
+        """Makes room for `rows` × `columns`, which must cover all that is in use. Grows by halves, so that it happens seldom.
+
+        Raises:
+            CacheLost: if there is no memory; every row is gone then.
+        """
         if rows <= self._rows and columns <= self._columns:
             return
         more_rows = max(self._rows, rows if rows <= self._rows else min(1 << (rows - 1).bit_length(), self._max_rows))
@@ -58,14 +66,18 @@ class SlotCache(Cache):
             more_columns = -(-max(columns, self._columns * 3 // 2) // _BLOCK) * _BLOCK
         if more_rows * more_columns > self._max_tokens:
             more_rows, more_columns = rows, -(-columns // _BLOCK) * _BLOCK
-        for buffers in (self._keys, self._values):
-            for index, old in enumerate(buffers):
-                if old is not None:
-                    # Zeros, not empty: a masked NaN would still be a NaN.
-                    new = old.new_zeros(more_rows, more_columns, *old.shape[2:])
-                    kept = min(self._rows, more_rows), min(self._columns, more_columns)
-                    new[: kept[0], : kept[1]] = old[: kept[0], : kept[1]]
-                    buffers[index] = new
+        kept = min(self._rows, more_rows), min(self._columns, more_columns)
+        try:
+            for buffers in (self._keys, self._values):
+                for index, old in enumerate(buffers):
+                    if old is not None:
+                        # Zeros, for a masked NaN would still be a NaN. One at a time, so that one only is held twice.
+                        new = old.new_zeros(more_rows, more_columns, *old.shape[2:])
+                        new[: kept[0], : kept[1]] = old[: kept[0], : kept[1]]
+                        buffers[index] = new
+        except (RuntimeError, MemoryError) as error:
+            self.release()
+            raise CacheLost(f"no memory for a cache of {more_rows} × {more_columns} tokens") from error
         self._rows, self._columns = more_rows, more_columns
 
     def release(self) -> None:
@@ -74,7 +86,7 @@ class SlotCache(Cache):
         self._rows = self._columns = 0
 
     def at_rows(self, first: int, count: int, start: int, width: int) -> None:
-        """The coming forward fills columns `start` … `start + width` of `count` rows from `first` on (a prefill or a piece of one)."""
+        """The coming forward fills columns `start` … `start + width` of `count` rows from `first` on: a prefill."""
         self._first, self._count, self._start, self._width = first, count, start, width
         self._scatter = None
 

@@ -10,8 +10,9 @@ import torch
 
 from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
 from modelport.contract.generate import EngineLoad, FinishReason, GenerateEvent, GenerateRequest, TokenLogprob
-from modelport_torch.engine.model import SteppedModel
+from modelport_torch.engine.cache import CacheLost
 from modelport_torch.engine.logprobs import describe
+from modelport_torch.engine.model import SteppedModel
 from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.engine.sampling import choose
 from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
@@ -65,7 +66,8 @@ class TorchEngine:
             )
         if len(prompt) >= self._max_length:
             raise InputTooLong(
-                f"the prompt has {len(prompt)} tokens, and prompt and output together may have {self._max_length}.", param="prompt"
+                f"the prompt has {len(prompt)} tokens, and prompt and output together may have {self._max_length}.",
+                param="prompt",
             )
         if request.n < 1:
             raise InvalidRequest(f"n is {request.n}; it must be at least 1.", param="n")
@@ -92,7 +94,18 @@ class TorchEngine:
 
     @torch.inference_mode()
     def step(self) -> list[GenerateEvent]:
-        """One token for every running sequence; new ones join."""
+        """One token for every running sequence; new ones join.
+
+        If the model itself fails, so do all who run: their rows are given up, and the exception goes on to the caller.
+        """
+        try:
+            return self._step()
+        except Exception:
+            self._scheduler.running, self._scheduler.joining = [], []
+            self._model.release()
+            raise
+
+    def _step(self) -> list[GenerateEvent]:
         scheduler = self._scheduler
         events = self._expire()
         if scheduler.joining and not scheduler.can_grow():
@@ -134,8 +147,8 @@ class TorchEngine:
             scheduler.joining = families[0]
             return self._continue_joining(events)
         # Who brings more than tokens (images, audio) is prefilled alone: such inputs have shapes of their own.
-        plain = [family[0] for family in families if not self._model.extra(family[0])]
-        alone = [[family[0]] for family in families if self._model.extra(family[0])]
+        plain = [family[0] for family in families if not self._model.has_extra(family[0])]
+        alone = [[family[0]] for family in families if self._model.has_extra(family[0])]
         family_of = {id(family[0]): family for family in families}
         logits: list[torch.Tensor] = []
         for batch in groups(plain, scheduler.prefill_tokens) + alone:
@@ -143,6 +156,8 @@ class TorchEngine:
             scheduler.running += batch
             try:
                 found, prompts = self._model.prefill(batch, first, scheduler.footprint())
+            except CacheLost:
+                raise
             except Exception as error:
                 del scheduler.running[first:]
                 events += [_failed(s, error) for lead in batch for s in family_of[id(lead)]]
@@ -158,6 +173,8 @@ class TorchEngine:
         lead, row = scheduler.joining[0], len(scheduler.running)
         try:
             logits, prompt = self._model.prefill_piece(lead, row, scheduler.prefill_tokens, scheduler.footprint())
+        except CacheLost:
+            raise
         except Exception as error:
             events += [_failed(s, error) for s in scheduler.joining]
             scheduler.joining = []
@@ -191,8 +208,8 @@ class TorchEngine:
         described: dict[int, tuple[float, tuple[TokenLogprob, ...]]] = {}
         if asked:
             most = max(rows[index].request.logprobs or 0 for index in asked)
-            for index, chosen, top in zip(asked, *describe(raw, [tokens[i] for i in asked], most), strict=True):
-                described[index] = chosen, top[: rows[index].request.logprobs]
+            for index, value, top in zip(asked, *describe(raw, [tokens[i] for i in asked], most), strict=True):
+                described[index] = value, top[: rows[index].request.logprobs]
         events = []
         finished: list[int] = []
         for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):

@@ -11,9 +11,7 @@ from modelport.contract.generate import TokenLogprob
 __all__ = ["describe"]
 
 
-def describe(
-    logits: torch.Tensor, tokens: Sequence[int], count: int
-) -> tuple[list[float], list[tuple[TokenLogprob, ...]]]:
+def describe(logits: torch.Tensor, tokens: Sequence[int], count: int) -> tuple[list[float], list[tuple[TokenLogprob, ...]]]:
     """For each row of `logits` (rows, vocabulary): the log probability of its token, and the `count` likeliest tokens."""
     logs = logits.float().log_softmax(-1)
     chosen: list[float] = logs.gather(-1, torch.tensor(tokens, device=logs.device)[:, None])[:, 0].tolist()

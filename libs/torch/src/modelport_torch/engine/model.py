@@ -39,13 +39,13 @@ class SteppedModel:
         # Filler for padded columns: any token but the pad token, about which models warn.
         self._filler = 1 if getattr(config, "pad_token_id", None) == 0 else 0
 
-    def extra(self, sequence: Sequence) -> bool:
+    def has_extra(self, sequence: Sequence) -> bool:
         """Whether its request brings more than tokens (images, audio)."""
         return sequence.cached == 0 and any(name not in _OWN_INPUTS for name in sequence.request.inputs)
 
     def pieces(self, sequence: Sequence) -> int:
         """Tokens of a prompt that may be prefilled piece by piece; 0 if it must not be cut."""
-        return 0 if self.extra(sequence) else len(sequence.pending())
+        return 0 if self.has_extra(sequence) else len(sequence.pending())
 
     def advance(self, rows: list[Sequence], aboard: int) -> torch.Tensor:
         """One forward of the last token of each row: logits (rows, vocabulary). `aboard` counts every row in use."""
@@ -61,9 +61,7 @@ class SteppedModel:
             row.cached += 1
         return logits[:, -1]
 
-    def prefill(
-        self, batch: list[Sequence], first: int, size: tuple[int, int]
-    ) -> tuple[torch.Tensor, list[Description | None]]:
+    def prefill(self, batch: list[Sequence], first: int, size: tuple[int, int]) -> tuple[torch.Tensor, list[Description | None]]:
         """Takes whole prompts into the rows from `first` on: logits of each one's last token, and what was asked of the prompt.
 
         Args:
@@ -124,6 +122,10 @@ class SteppedModel:
         rows, columns = self._cache.shape
         if rows * columns > _IDLE_TOKENS:
             self._cache.release()
+
+    def release(self) -> None:
+        """Gives the cache up, whatever it holds."""
+        self._cache.release()
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any

@@ -129,5 +129,6 @@ def _check(rules: Rules, vocabulary: int) -> None:
     outside = [token for token in rules.logit_bias if not 0 <= token < vocabulary]
     if outside:
         raise InvalidRequest(
-            f"logit_bias names the token {outside[0]}, and the vocabulary has the tokens 0 to {vocabulary - 1}.", param="logit_bias"
+            f"logit_bias names the token {outside[0]}, and the vocabulary has the tokens 0 to {vocabulary - 1}.",
+            param="logit_bias",
         )

@@ -1,12 +1,13 @@
 """Choosing tokens from logits, for all rows of a step at once.
 
 Semantics are those of transformers' logits processors, in their order: penalties and bans first, then temperature, top_k, top_p,
-min_p, typical_p. Filters work on the likeliest candidates only, found with one partial sort, and fall back to a full one for rows where
+min_p, typical_p. Filters work on the likeliest candidates only, found with one partial sort, and fall back to a full one where
 those do not suffice: the result is the same, the cost is not.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Rows
 
 import torch
@@ -23,13 +24,15 @@ def choose(logits: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     """The next token of each row of `logits` (rows, vocabulary), which may be changed."""
     editing = [index for index, row in enumerate(rows) if row.rules.edits]
     # Those who draw from everything apart from those who filter, so that nobody pays for a sort that another needs.
-    open_, narrow = ([i for i, row in enumerate(rows) if row.rules.sample and row.rules.filters is kind] for kind in (False, True))
-    if editing or open_ or narrow:
+    sampled = [index for index, row in enumerate(rows) if row.rules.sample]
+    narrow = [index for index in sampled if rows[index].rules.filters]
+    free = [index for index in sampled if not rows[index].rules.filters]
+    if editing or sampled:
         logits = logits.float()
     for index in editing:
         edit(logits[index], rows[index])
-    tokens: list[int] = logits.argmax(-1).tolist() if len(open_) + len(narrow) < len(rows) else [0] * len(rows)
-    for drawing in (open_, narrow):
+    tokens: list[int] = logits.argmax(-1).tolist() if len(sampled) < len(rows) else [0] * len(rows)
+    for drawing in (free, narrow):
         if drawing:
             scores = logits if len(drawing) == len(rows) else logits[torch.tensor(drawing, device=logits.device)]
             for index, token in zip(drawing, _draw(scores, [rows[i] for i in drawing]), strict=True):
@@ -46,10 +49,12 @@ def edit(logits: torch.Tensor, row: Sequence) -> None:
         values = logits[seen]
         logits[seen] = torch.where(values < 0, values * rules.repetition_penalty, values / rules.repetition_penalty)
     if (rules.presence_penalty or rules.frequency_penalty) and row.tokens:
-        made, counts = torch.tensor(row.tokens, device=device).unique(return_counts=True)
-        logits[made] -= rules.presence_penalty + rules.frequency_penalty * counts
+        counts = Counter(row.tokens)
+        penalties = [rules.presence_penalty + rules.frequency_penalty * count for count in counts.values()]
+        logits[torch.tensor(list(counts), device=device)] -= torch.tensor(penalties, device=device)
     if rules.logit_bias:
-        logits[torch.tensor(list(rules.logit_bias), device=device)] += torch.tensor(list(rules.logit_bias.values()), device=device)
+        biases = torch.tensor(list(rules.logit_bias.values()), device=device)
+        logits[torch.tensor(list(rules.logit_bias), device=device)] += biases
     banned: set[int] = set()
     if rules.no_repeat_ngram_size:
         banned |= _repeats(row.prompt + row.tokens, rules.no_repeat_ngram_size)

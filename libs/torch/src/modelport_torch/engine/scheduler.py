@@ -16,13 +16,13 @@ class Scheduler:
     """Rows of the cache, handed out by priority, then by age.
 
     The cache is a rectangle: rows × the longest sequence, rounded up to blocks. Sequences are admitted while the rectangle with
-    one more block fits; when growing sequences outgrow it, the one that would be served last gives its row back and starts over later
-    from all its tokens (a preemption), so memory is never promised twice and never reserved for output that may not come.
+    one more block fits; when growing sequences outgrow it, the one that would be served last gives its row back and starts over
+    later from all its tokens (a preemption), so memory is never promised twice nor reserved for output that may not come.
 
     Args:
         max_rows: Most sequences at once.
         max_tokens: Most tokens that the cache may hold, padding included.
-        prefill_tokens: Most padded prompt tokens to take in one step, so that running sequences are not kept waiting.
+        prefill_tokens: Most prompt tokens to take in one step, so that running sequences are not kept waiting.
     """
 
     def __init__(self, max_rows: int, max_tokens: int, prefill_tokens: int) -> None:
@@ -61,7 +61,7 @@ class Scheduler:
             return []
         admitted: list[Sequence] = []
         longest = self.footprint()[1]
-        widest, leads = 0, 0
+        spent = 0
         for sequence in self.waiting:
             rows = len(self.running) + len(admitted) + 1
             reach = max(longest, sequence.length + 1)
@@ -69,10 +69,9 @@ class Scheduler:
             if rows > 1 and not self.fits(rows, reach + _BLOCK):
                 break
             if not (admitted and shares_prefill(admitted[-1], sequence)):
-                wider = max(widest, sequence.length)
-                if admitted and wider * (leads + 1) > self.prefill_tokens:
+                if admitted and spent + sequence.length > self.prefill_tokens:
                     break
-                widest, leads = wider, leads + 1
+                spent += sequence.length
             admitted.append(sequence)
             longest = reach
         del self.waiting[: len(admitted)]

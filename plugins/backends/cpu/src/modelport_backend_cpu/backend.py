@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext
 from modelport.contract.device import Device, Probe
@@ -47,15 +46,13 @@ class CpuBackend(TorchBackend):
         )
         return Probe(devices=(device,), versions=host.versions("torch", "transformers"))
 
-    def prepare(self, context: LoadContext) -> None:
-        """Sets torch's threads deliberately: its own guess is every core of the machine, for every worker."""
-        import torch
+    def refine(self, model: Any, context: LoadContext) -> str | None:
+        """Packs linear layers for oneDNN, unless `backends.cpu.packed` is false."""
+        if not context.options.get("packed", True):
+            return None
+        from modelport_backend_cpu.packed import pack
 
-        torch.set_num_threads(max(context.threads, 1))
-        # May be set once per process, before the first parallel work; a second deployment of a group finds it done.
-        if torch.get_num_interop_threads() != 1:
-            with contextlib.suppress(RuntimeError):
-                torch.set_num_interop_threads(1)
+        return pack(model)
 
     def torch_device(self, device: Device) -> torch.device:
         import torch

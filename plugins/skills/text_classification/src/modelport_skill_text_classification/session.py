@@ -99,7 +99,8 @@ class ClassificationSession(Session):
             if not is_cut:
                 what = "The input has" if pair is None else "The pair has"
                 raise InputTooLong(
-                    f"{what} {len(encoded)} tokens, and this model takes at most {self.limit}. Shorten it, or ask for truncation.",
+                    f"{what} {len(encoded)} tokens, and this model takes at most {self.limit}. Shorten it, or ask for"
+                    " truncation.",
                     param=param,
                 )
             encoded = self.tokenizer.encode(text, pair, max_pair_tokens=pair_tokens, max_tokens=self.limit)

@@ -95,7 +95,7 @@ def _from_modules(card: ModelCard, folder: Path, modules: list[dict[str, Any]]) 
         elif kind != "Dropout":
             raise _unsupported(card, f"has a step {kind!r}", "only Transformer, Pooling, Dense and Normalize are known")
     if not any(isinstance(step, Pool) for step in chain):
-        raise _unsupported(card, "has no Pooling step in its modules.json", "name one in its options: pooling = \"mean\"")
+        raise _unsupported(card, "has no Pooling step in its modules.json", 'name one in its options: pooling = "mean"')
     normalize = isinstance(chain[-1], Normalize)
     return {"chain": tuple(chain[:-1] if normalize else chain), "normalize": normalize, "pools_prompt": pools_prompt}
 

@@ -54,7 +54,8 @@ class EmbeddingSession(Session):
         if request.dimensions is not None:
             if request.dimensions > vectors.shape[1]:
                 raise InvalidRequest(
-                    f"dimensions is {request.dimensions}, and this model's embeddings have {vectors.shape[1]}.", param="dimensions"
+                    f"dimensions is {request.dimensions}, and this model's embeddings have {vectors.shape[1]}.",
+                    param="dimensions",
                 )
             vectors = vectors[:, : request.dimensions]
         if self.recipe.normalize if request.normalize is None else request.normalize:
@@ -129,6 +130,7 @@ def _inputs(request: EmbeddingRequest) -> list[str | list[int]]:
     for index, value in enumerate(inputs):
         if isinstance(value, int):
             raise InvalidRequest(
-                "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.", param=f"inputs.{index}"
+                "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.",
+                param=f"inputs.{index}",
             )
     return inputs  # type: ignore[return-value]

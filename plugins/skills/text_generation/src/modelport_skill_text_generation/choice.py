@@ -18,8 +18,8 @@ __all__ = ["Choice", "text_token"]
 class Choice:
     """Reads the events of one choice and gives what can be shown.
 
-    Text passes through the detokeniser, the stop strings, the reasoning splitter and the tool parser, in this order; each keeps back
-    what it cannot decide yet.
+    Text passes through the detokeniser, the stop strings, the reasoning splitter and the tool parser, in this order; each keeps
+    back what it cannot decide yet.
 
     Args:
         index: Its number.

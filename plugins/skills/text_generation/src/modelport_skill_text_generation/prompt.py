@@ -128,8 +128,8 @@ class Prompter:
             functions[name] = function
         if self._templates and not self._templates.reads_tools():
             raise UnsupportedParameter(
-                f"The chat template of {self._model!r} does not know tools. Leave tools out, or use a model that was trained to call"
-                " functions.",
+                f"The chat template of {self._model!r} does not know tools. Leave tools out, or use a model that was trained to"
+                " call functions.",
                 param="tools",
             )
         form = self._tool_parser or tool_format(self._templates.source(True))
@@ -142,7 +142,9 @@ class Prompter:
         if choice in (None, "auto"):
             return (FORMATS[form] if form else None), tuple(functions), request.constraint
         if request.constraint is not None:
-            raise InvalidRequest("tool_choice and constraint both say what the output must be; give one of them.", param="tool_choice")
+            raise InvalidRequest(
+                "tool_choice and constraint both say what the output must be; give one of them.", param="tool_choice"
+            )
         if choice != "required":
             if choice not in functions:
                 raise InvalidRequest("tool_choice names a function that is not among the tools.", param="tool_choice")
@@ -162,8 +164,8 @@ class Prompter:
             param = "prompt" if request.messages is None else "messages"
             if wanted is None or len(ids) >= limit:
                 raise InputTooLong(
-                    f"The prompt has {len(ids)} tokens, and this model's context holds {limit} tokens of prompt and output together."
-                    " Shorten the prompt, or set truncate.",
+                    f"The prompt has {len(ids)} tokens, and this model's context holds {limit} tokens of prompt and output"
+                    " together. Shorten the prompt, or set truncate.",
                     param=param,
                 )
             raise InputTooLong(
@@ -195,7 +197,11 @@ def _turn(message: Message, index: int, reads_parts: bool) -> dict[str, Any]:
         turn["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
         turn["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": _object(call.function.arguments)}}
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": _object(call.function.arguments)},
+            }
             for call in message.tool_calls
         ]
     return turn

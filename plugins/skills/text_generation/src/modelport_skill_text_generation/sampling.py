@@ -28,7 +28,13 @@ _RANGES: tuple[tuple[str, float | None, float | None, bool], ...] = (
 )
 """Field, least, most, and whether the least itself is excluded."""
 
-_NEUTRAL: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0, "num_beams": 1, "ignore_eos": False, "min_new_tokens": 0}
+_NEUTRAL: dict[str, Any] = {
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "num_beams": 1,
+    "ignore_eos": False,
+    "min_new_tokens": 0,
+}
 """Values that ask for nothing: they are dropped, so that an engine without the parameter serves them too."""
 
 
@@ -55,7 +61,8 @@ def check(request: GenerationRequest, vocabulary: int) -> None:
     for token in request.logit_bias or ():
         if not 0 <= token < vocabulary:
             raise InvalidRequest(
-                f"logit_bias names token {token}, which is outside the model's vocabulary of {vocabulary} tokens.", param="logit_bias"
+                f"logit_bias names token {token}, which is outside the model's vocabulary of {vocabulary} tokens.",
+                param="logit_bias",
             )
 
 

@@ -95,7 +95,7 @@ class GenerationSession(Session):
     def _choices(self, request: GenerationRequest, prompt: Prompt) -> list[Choice]:
         table = self.tokenizer.table
         markers = (*(prompt.parser.markers if prompt.parser else ()), *(("<think>", "</think>") if prompt.thinks else ()))
-        keep = frozenset(id for marker in markers if (id := table.id_of(marker)) is not None)
+        keep = frozenset(token for marker in markers if (token := table.id_of(marker)) is not None)
         return [
             Choice(
                 index,
@@ -112,9 +112,9 @@ class GenerationSession(Session):
     def _prompt_tokens(self, ids: list[int], logprobs: Sequence[Sequence[TokenLogprob]], top: int) -> list[TextToken]:
         table = self.tokenizer.table
         tokens = [text_token(table, ids[0], None)]
-        for id, reported in zip(ids[1:], logprobs, strict=False):
-            own = next((entry.logprob for entry in reported if entry.token == id), None)
-            token = text_token(table, id, own)
+        for own, reported in zip(ids[1:], logprobs, strict=False):
+            logprob = next((entry.logprob for entry in reported if entry.token == own), None)
+            token = text_token(table, own, logprob)
             if top:
                 best = sorted(reported, key=lambda entry: -entry.logprob)[:top]
                 token.top = [text_token(table, entry.token, entry.logprob) for entry in best]
@@ -130,8 +130,8 @@ class GenerationSession(Session):
     def _refuse_constraint(self, request: GenerationRequest, prompt: Prompt) -> None:
         if prompt.constraint is not None and request.constraint is None and not self._honours("constraint"):
             raise UnsupportedParameter(
-                "tool_choice asks for a certain call, which needs constrained decoding, and the place where this model runs does not"
-                " offer it. Use tool_choice auto.",
+                "tool_choice asks for a certain call, which needs constrained decoding, and the place where this model runs does"
+                " not offer it. Use tool_choice auto.",
                 param="tool_choice",
             )
 

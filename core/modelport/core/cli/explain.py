@@ -1,0 +1,68 @@
+"""`modelport explain`: where a model would run, and why there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from modelport.core.cli.options import config_option, json_option
+
+if TYPE_CHECKING:
+    from modelport.core.placement.record import PlacementRecord
+
+__all__ = ["command"]
+
+
+@click.command("explain")
+@click.argument("model")
+@click.option("--backend", metavar="NAME", help="As if the configuration asked for this backend or device.")
+@click.option("--dtype", help="As if the configuration asked for this type.")
+@config_option
+@json_option
+def command(model: str, backend: str | None, dtype: str | None, config: Path | None, as_json: bool) -> None:
+    """The whole decision for a model: every skill's claim, every place that was weighed, each with its reason.
+
+    MODEL is a configured name, or a source as `serve` takes them. Nothing is loaded. Of a running server, ask
+    `/v1/models/MODEL/placement`, which also tells what the load gave.
+
+    Examples:
+
+    - `modelport explain ./my-model`
+    - `modelport explain org/model --backend cuda --json`
+    """
+    from modelport.core.cli.output import print_json
+    from modelport.core.cli.parts import assemble
+    from modelport.core.cli.placing import place
+
+    parts = assemble(config, model, {"backend": backend, "dtype": dtype})
+    explanation = asyncio.run(place(parts))
+    if as_json:
+        print_json(explanation)
+        return
+    for record in explanation.placements:
+        _print(record)
+
+
+def _print(record: PlacementRecord) -> None:
+    from modelport.core.cli.output import bytes_text, print_table
+
+    click.echo(f"{record.model}: skill {record.skill}, tasks {', '.join(record.tasks)}")
+    click.echo(f"{record.decision}.\n")
+    print_table(
+        ("skill", "tasks", "score", "reason"),
+        [(c.skill, c.tasks, c.score, c.reason) for c in record.claims],
+        "No skill is installed.",
+    )
+    click.echo()
+    print_table(
+        ("place", "backend", "devices", "answer", "dtype", "memory", "reason"),
+        [
+            (c.place or "out", c.backend or "none", c.devices, c.answer, c.dtype, bytes_text(c.memory_bytes), c.reason)
+            for c in record.candidates
+        ],
+        "No backend is installed. Try: pip install modelport-backend-cpu",
+    )
+    click.echo()

@@ -1,0 +1,63 @@
+"""The decision that a server would make about a model, without one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from modelport.contract.card import ModelCard
+from modelport.contract.program import Program
+from modelport.core.cli.parts import Parts
+from modelport.core.cli.probing import probe
+from modelport.core.cli.progress import ProgressView
+from modelport.core.placement.decide import budgets, decide
+from modelport.core.placement.hooks import Hooks
+from modelport.core.placement.record import ClaimRecord, PlacementRecord, record_of
+
+__all__ = ["Explanation", "place"]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint, and the placement of each program that its tasks need."""
+
+    card: ModelCard
+    reason: str
+    placements: list[PlacementRecord]
+
+
+async def place(parts: Parts) -> Explanation:
+    """Reads the checkpoint, asks the skills, probes the backends, and weighs. Loads nothing.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint, or no skill that serves it.
+    """
+    catalog, registry, settings = parts.catalog, parts.registry, parts.settings
+    model = catalog.model(parts.name)
+    with ProgressView() as view:
+        card = await catalog.card(parts.name, view.task(parts.name))
+    choice = catalog.choose(card, model)
+    probes = await probe(parts)
+    devices = [device for found in probes.values() for device in found.devices]
+    # tasks with equal programs share one loaded model, and so one decision
+    shared = {program.digest: program for program in choice.programs.values()}
+    claims = [
+        ClaimRecord(skill=claim.skill, tasks=list(claim.tasks), score=claim.score, reason=claim.reason) for claim in choice.claims
+    ]
+    hooks = Hooks(registry.manager)
+    placements = []
+    programs: list[Program | None] = [*shared.values()]
+    for program in programs or [None]:
+        decision = decide(
+            name=parts.name,
+            model=model,
+            card=card,
+            program=program,
+            backends=registry.backends,
+            probes=probes,
+            budgets=budgets(settings.memory, devices),
+            choose=hooks.choose_placement,
+        )
+        tasks = [task for task in choice.tasks if program is None or choice.programs[task].digest == program.digest]
+        record = record_of(parts.name, choice.skill, tasks, program, decision)
+        record.claims = claims
+        placements.append(record)
+    return Explanation(card=card, reason=choice.reason, placements=placements)

@@ -1,0 +1,390 @@
+"""The host: the server as API plugins see it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from modelport.contract.errors import Conflict, InvalidRequest, ModelportError, Unavailable, WrongTask
+from modelport.contract.executor import Executor
+from modelport.contract.host import ModelInfo, Principal
+from modelport.contract.reply import Options, Reply
+from modelport.contract.task import Task
+from modelport.core.catalog.catalog import Catalog
+from modelport.core.config.settings import Settings
+from modelport.core.config.source import parse_source
+from modelport.core.placement.decide import readable_bytes
+from modelport.core.placement.hardware import Hardware
+from modelport.core.placement.hooks import Hooks
+from modelport.core.plugins.registry import Registry
+from modelport.core.serving.access import Access
+from modelport.core.serving.admission import Admission
+from modelport.core.serving.clock import Clock, LoopClock, Timer
+from modelport.core.serving.deployment import Deployment
+from modelport.core.serving.dispatch import Dispatcher
+from modelport.core.serving.events import Events
+from modelport.core.serving.job import Job, Planner
+from modelport.core.serving.keeper import Keeper
+from modelport.core.serving.keys import Keyring
+from modelport.core.serving.model import Model
+from modelport.core.serving.observers import ObserverQueue
+from modelport.core.serving.planning import Latencies, Planning
+from modelport.core.serving.principal import Caller
+from modelport.core.serving.stream import Stream
+from modelport.core.serving.views import hardware_view, placement_view
+
+__all__ = ["Host"]
+
+_log = structlog.get_logger("modelport.serving")
+_SWEEP_S = 1.0
+_TOLD = frozenset({"loading", "ready", "draining", "unloaded", "failed"})
+
+
+class Host:
+    """Implements `contract.host.Host`. Everything happens on one event loop.
+
+    Args:
+        settings: The configuration.
+        registry: The plugins.
+        catalog: Names, cards and skills.
+        hardware: What there is to run on.
+        executors: Where replicas run, by name.
+        metrics: What is reported.
+        keyring: The keys; by default those that the configuration means.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        catalog: Catalog,
+        hardware: Hardware,
+        executors: Mapping[str, Executor],
+        metrics: Events,
+        *,
+        keyring: Keyring | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._catalog = catalog
+        self._hardware = hardware
+        self._executors = dict(executors)
+        self._events = metrics
+        self._clock = clock or LoopClock()
+        self._hooks = Hooks(registry.manager)
+        self._access = Access(keyring or Keyring.of(settings), registry.authorizers)
+        self._observers = ObserverQueue(registry.observers, metrics.observer_dropped)
+        latencies = Latencies()
+        self._planning = Planning(settings, registry, catalog, hardware, self._executors, self._hooks, latencies)
+        limits = settings.limits
+        self._keeper = Keeper(hardware.budgets, self._clock, min(limits.load_wait_s / 4, 5.0))
+        self._dispatcher = Dispatcher(self._clock, metrics, self._observers, limits.request_s, latencies.measured)
+        self._created = int(time.time())
+        self._models = {name: self._declare(name) for name in catalog.names.models}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._sweeper: Timer | None = None
+        self._phase: Literal["starting", "serving", "draining", "stopped"] = "starting"
+
+    # ------------------------------------------------------------------------------------------------------ callers
+
+    @property
+    def keys_in_force(self) -> bool:
+        """Whether a request needs a key."""
+        return self._access.keys_in_force
+
+    def authenticate(self, credential: str | None, headers: Mapping[str, str], client: str) -> Caller:
+        """Who bears `credential`."""
+        return self._access.authenticate(credential)
+
+    def principal(self, scope: Mapping[str, Any]) -> Caller:
+        """The principal that the middleware put into this ASGI scope."""
+        return self._access.of_scope(scope)
+
+    # ------------------------------------------------------------------------------------------------- what there is
+
+    def models(self, principal: Principal) -> Sequence[ModelInfo]:
+        """Every model that the caller may use, in the configuration's order."""
+        caller = self._access.caller(principal)
+        return [
+            model.info() for model in self._models.values() if self._access.may_use(caller, model.name, model.settings.aliases)
+        ]
+
+    def model(self, principal: Principal, name: str) -> ModelInfo:
+        """The model of that name or alias."""
+        return self._visible(self._access.caller(principal), name).info()
+
+    def tasks(self) -> Mapping[str, Task[Any, Any, Any]]:
+        """Every task that an enabled skill serves, by name."""
+        return self._registry.tasks
+
+    def default_task(self, principal: Principal, name: str) -> str:
+        """The first task of a model."""
+        return self._visible(self._access.caller(principal), name).default_task()
+
+    def placement(self, principal: Principal, name: str) -> Mapping[str, Any]:
+        """The whole decision where and how the model runs, of its default task; `others` has those of its other programs."""
+        model = self._visible(self._access.caller(principal), name)
+        return placement_view(model, self._planning, self._hardware)
+
+    def hardware(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        """Every enabled backend with its devices, or the reason why it has none."""
+        self._access.caller(principal)
+        return hardware_view(self._registry.backends, self._hardware, self._keeper)
+
+    def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        """Every plugin that is installed, with its state and the reason of it."""
+        self._access.caller(principal)
+        return [record.describe() for record in self._registry.records]
+
+    # ----------------------------------------------------------------------------------------------- load and unload
+
+    async def load(self, principal: Principal, name: str) -> ModelInfo:
+        """Loads a model's default task and returns when it is ready."""
+        caller = self._access.need(principal, "admin")
+        model = await self._named(caller, name)
+        self._access.check(caller, "load", model.name, model.settings.aliases)
+        self._refuse_while_stopping()
+        await model.read(again=True)
+        await model.deployment(model.tasks[0]).load()
+        return model.info()
+
+    async def unload(self, principal: Principal, name: str) -> ModelInfo:
+        """Unloads a model once its running requests are done."""
+        caller = self._access.need(principal, "admin")
+        model = self._visible(caller, name)
+        self._access.check(caller, "unload", model.name, model.settings.aliases)
+        if model.settings.pin:
+            raise Conflict(
+                f"The model {model.name!r} is pinned (models.{model.name}.pin), so it is not unloaded. Remove the pin first."
+            )
+        tasks = [deployment.unload(f"asked for by {caller.name}") for deployment in model.deployments.values()]
+        freed = sum(await asyncio.gather(*(asyncio.shield(task) for task in tasks)))
+        _log.info("unloaded on request", model=model.name, freed=readable_bytes(freed))
+        return model.info()
+
+    # ------------------------------------------------------------------------------------------------------ requests
+
+    async def run(
+        self,
+        task: str,
+        model: str,
+        request: msgspec.Struct,
+        principal: Principal,
+        scope: Mapping[str, Any] | None = None,
+        options: Options = Options(),
+    ) -> Reply[Any]:
+        """Answers one request."""
+        deployment, definition, caller = await self._route(task, model, request, principal, options)
+        return await self._dispatcher.run(deployment, definition, request, caller.name, scope, _with_id(options, scope))
+
+    async def stream(
+        self,
+        task: str,
+        model: str,
+        request: msgspec.Struct,
+        principal: Principal,
+        scope: Mapping[str, Any] | None = None,
+        options: Options = Options(),
+    ) -> Stream:
+        """Starts a streamed answer and returns when its first delta is there."""
+        deployment, definition, caller = await self._route(task, model, request, principal, options)
+        if definition.delta is None:
+            raise InvalidRequest(f"The task {task!r} does not stream. Ask without streaming.", param="stream")
+        return await self._dispatcher.stream(deployment, definition, request, caller.name, scope, _with_id(options, scope))
+
+    async def _route(
+        self, task: str, name: str, request: msgspec.Struct, principal: Principal, options: Options
+    ) -> tuple[Deployment, Task[Any, Any, Any], Caller]:
+        """Checks a request, and finds where it goes. Suspends only if the model's checkpoint has not been read."""
+        known = ""
+        try:
+            caller = self._access.need(principal, "infer")
+            model = self._models.get(name) or await self._named(caller, name)
+            known = model.name
+            self._access.check(caller, "infer", model.name, model.settings.aliases)
+            self._refuse_while_stopping()
+            definition = self._registry.tasks.get(task)
+            if definition is None:
+                raise WrongTask(
+                    f"No skill here does {task!r}. Tasks: {', '.join(sorted(self._registry.tasks)) or 'none'}.", param="task"
+                )
+            if type(request) is not definition.request:
+                raise InvalidRequest(
+                    f"The task {task!r} takes a {definition.request.__name__}, and was given a {type(request).__name__}.",
+                    param="request",
+                )
+            if model.choice is None:
+                await model.read(wait_s=self._settings.limits.load_wait_s)
+            return self._deployment(model, task, options.hardware), definition, caller
+        except ModelportError as error:
+            self._events.request_rejected(known, error.kind)
+            raise
+
+    def _deployment(self, model: Model, task: str, hardware: str) -> Deployment:
+        if not hardware:
+            return model.deployment(task)
+        if not self._settings.allow_backend_choice:
+            raise InvalidRequest(
+                "This server does not let requests choose their hardware (allow_backend_choice).", param="hardware"
+            )
+        places = {*self._registry.backends, *(device.id for device in self._hardware.devices)}
+        if hardware not in places:
+            raise InvalidRequest(
+                f"There is no hardware {hardware!r}. There is: {', '.join(sorted(places)) or 'none'}.", param="hardware"
+            )
+        return model.loaded_on(task, hardware) or model.deployment(task, hardware)
+
+    # -------------------------------------------------------------------------------------------------- start and stop
+
+    async def start(self) -> None:
+        """Begins to probe the hardware, reads the checkpoints that are here, and begins to load what is to be preloaded."""
+        self._background_task(self._hardware.probe())
+        if self._settings.allow_families:
+            self._background_task(self._catalog.load_families())
+        if any(model.settings.keep_alive_s is not None for model in self._models.values()):
+            self._sweep()
+        for model in self._models.values():
+            if model.settings.preload:
+                self._background_task(self._preload(model))
+        here = [model for model in self._models.values() if parse_source(model.settings.source).kind in {"folder", "skill"}]
+        await asyncio.gather(*(model.read() for model in here), return_exceptions=True)  # the failure is the model's state
+        if self._phase == "starting":
+            self._phase = "serving"
+
+    def drain(self) -> None:
+        """Takes no new requests from now on; those it has are still answered."""
+        if self._phase != "stopped":
+            self._phase = "draining"
+        for model in self._models.values():
+            for deployment in model.deployments.values():
+                deployment.close()
+
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Lets requests finish within `drain_s`, then ends all models, executors and threads. Idempotent."""
+        if self._phase == "stopped":
+            return
+        self.drain()
+        limit_s = self._settings.server.drain_s if drain_s is None else drain_s
+        deployments = [deployment for model in self._models.values() for deployment in model.deployments.values()]
+        try:
+            await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in deployments)), limit_s)
+        except TimeoutError:
+            _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in deployments if d.is_open])
+        self._phase = "stopped"
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+        await asyncio.gather(*(deployment.stop() for deployment in deployments))
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*(executor.close() for executor in self._executors.values()), return_exceptions=True)
+        await self._hardware.close()
+        await asyncio.to_thread(self._observers.close)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that is to be preloaded is there."""
+        return self.readiness() == "ready"
+
+    def readiness(self) -> Literal["ready", "loading", "failed", "draining"]:
+        """Whether the server wants traffic."""
+        if self._phase in {"draining", "stopped"}:
+            return "draining"
+        states = {model.state for model in self._models.values() if model.settings.preload}
+        if "failed" in states:
+            return "failed"
+        # a preloaded model that was idle long enough to be unloaded is as ready as it was configured to be
+        return "ready" if self._phase == "serving" and states <= {"ready", "busy", "draining", "unloaded"} else "loading"
+
+    def health(self) -> dict[str, Any]:
+        """What an operator may know: readiness, and the state of each model."""
+        return {"status": self.readiness(), "models": {name: model.state for name, model in self._models.items()}}
+
+    # ----------------------------------------------------------------------------------------------------- the inside
+
+    def _declare(self, name: str) -> Model:
+        model = Model(
+            name,
+            self._catalog.model(name),
+            limits=self._settings.limits,
+            catalog=self._catalog,
+            deploy=self._deploy,
+            clock=self._clock,
+            created=self._created,
+            on_state=self._state_changed,
+        )
+        self._events.model_state(name, "declared")
+        return model
+
+    def _deploy(self, job: Job, admission: Admission, on_state: Callable[[str, str], None]) -> Deployment:
+        planner: Planner = self._planning
+        return Deployment(
+            job,
+            limits=self._settings.limits,
+            admission=admission,
+            planner=planner,
+            keeper=self._keeper,
+            clock=self._clock,
+            events=self._events,
+            on_state=on_state,
+        )
+
+    def _visible(self, caller: Caller, name: str) -> Model:
+        """The model that a caller means by `name`; an unknown one is told only of models it may use."""
+        resolved = self._catalog.names.resolve(name, caller.models)
+        model = self._models.get(resolved)
+        self._access.allow(caller, resolved, model.settings.aliases if model is not None else ())
+        if model is None:  # a family, named by a request for the first time
+            if not self._catalog.families.heads:
+                raise Unavailable("The families are still being read from the installed transformers.", retry_after_s=2.0)
+            model = self._models[resolved] = self._declare(resolved)
+        return model
+
+    async def _named(self, caller: Caller, name: str) -> Model:
+        """As `_visible`; waits for the families where they may be named."""
+        if self._settings.allow_families and not self._catalog.families.heads and name not in self._models:
+            await self._catalog.load_families()
+        return self._visible(caller, name)
+
+    def _state_changed(self, model: str, state: str, reason: str) -> None:
+        self._events.model_state(model, state)
+        if state in _TOLD:
+            self._hooks.model_state_changed(model, state, reason)
+
+    def _refuse_while_stopping(self) -> None:
+        if self._phase in {"draining", "stopped"}:
+            raise Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+
+    async def _preload(self, model: Model) -> None:
+        try:
+            await model.read()
+            await model.deployment(model.tasks[0]).load()
+        except ModelportError as error:
+            _log.error("preload failed", model=model.name, cause=error.message)
+
+    def _sweep(self) -> None:
+        self._keeper.sweep()
+        self._sweeper = self._clock.later(_SWEEP_S, self._sweep)
+
+    def _background_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("background work failed", cause=str(task.exception()))
+
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(ended)
+
+
+def _with_id(options: Options, scope: Mapping[str, Any] | None) -> Options:
+    request_id = scope.get("modelport.request_id", "") if scope and not options.request_id else ""
+    return msgspec.structs.replace(options, request_id=request_id) if request_id else options

@@ -55,8 +55,12 @@ class Scratch:
         said: list[str] = []
         assert process.stdout is not None
         assert process.stderr is not None
-        threading.Thread(target=lambda: [lines.put(line) for line in process.stdout or ()], daemon=True).start()
-        threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True).start()
+        readers = [
+            threading.Thread(target=lambda: [lines.put(line) for line in process.stdout or ()], daemon=True),
+            threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
         try:
             try:
                 line = lines.get(timeout=60)
@@ -70,7 +74,10 @@ class Scratch:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+            for reader in readers:
+                reader.join()
+            with process:  # closes its pipes
+                pass
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,9 @@ def plugins(scratch: Scratch) -> dict[str, dict[str, str]]:
 def test_a_new_skill_is_served_after_pip_install_and_a_restart(scratch: Scratch) -> None:
     assert "shout" not in plugins(scratch)
     with scratch.server() as client:
-        assert client.post("/v1/infer/shout", json={"text": "hello"}).status_code == 404
+        unknown = client.post("/v1/infer/shout", json={"text": "hello"})
+        assert unknown.status_code == 404
+        assert 'no model "shout"' in unknown.json()["error"]["message"]
 
     scratch.run("modelport", "plugins", "new", "skill", "shout")
     made = scratch.folder / "modelport-skill-shout"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,8 +58,10 @@ class TinyNetwork:
             self._next[int(token), following] = 60.0
 
     def call(self, method: str, inputs: Arrays) -> dict[str, np.ndarray]:
-        """The named outputs of a method (`forward`, `get_text_features`, …)."""
-        outputs: dict[str, np.ndarray] = getattr(self, method)(**inputs)
+        """The named outputs of a method (`forward`, `get_text_features`, …). Inputs that it does not take are for reductions."""
+        function = getattr(self, method)
+        taken = inspect.signature(function).parameters
+        outputs: dict[str, np.ndarray] = function(**{name: value for name, value in inputs.items() if name in taken})
         return outputs
 
     def forward(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:

@@ -60,7 +60,7 @@ class FakeHub:
             def do_GET(self) -> None:
                 hub.answer(self)
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -110,7 +110,9 @@ class FakeHub:
         content = self.repos[repo][name]
         return self._send(request, 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content)
 
-    def _send(self, request: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    def _send(
+        self, request: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> None:
         try:
             request.send_response(status)
             for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():

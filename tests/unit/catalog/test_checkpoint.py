@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from modelport.contract.errors import ConfigurationError, ModelportError, Unavailable
@@ -135,21 +136,26 @@ async def test_misspelt_repository_is_told_the_cached_one_that_is_near(fetching:
         await fetching().fetch("org/modle")
 
     assert caught.value.message == (
-        "The Hub has no model org/modle, or it is private. Did you mean org/model? Check the spelling; for a private one set HF_TOKEN."
+        "The Hub has no model org/modle, or it is private. Did you mean org/model? Check the spelling; for a "
+        "private one set HF_TOKEN."
     )
 
 
 async def test_unknown_revision_says_so(fetching: Any, hub: Any) -> None:
     hub.repos["org/m"] = files()
 
-    with pytest.raises(ConfigurationError, match=r"^org/m has no revision 'v9'\. Name a branch, a tag or a commit that it has\.$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^org/m has no revision 'v9'\. Name a branch, a tag or a commit that it has\.$"
+    ):
         await fetching().fetch("org/m", "v9")
 
 
 async def test_pickle_only_repository_is_refused_before_anything_is_fetched(fetching: Any, hub: Any) -> None:
     hub.repos["org/m"] = {"config.json": b"{}", "pytorch_model.bin": b"p"}
 
-    with pytest.raises(ConfigurationError, match=r"^The weights of org/m are pickle only \(pytorch_model\.bin\)\. Pickle can run"):
+    with pytest.raises(
+        ConfigurationError, match=r"^The weights of org/m are pickle only \(pytorch_model\.bin\)\. Pickle can run"
+    ):
         await fetching().fetch("org/m")
 
     assert [request for request in hub.requests if "resolve" in request] == []
@@ -158,7 +164,9 @@ async def test_pickle_only_repository_is_refused_before_anything_is_fetched(fetc
 async def test_repository_without_config_says_so(fetching: Any, hub: Any) -> None:
     hub.repos["org/m"] = {"model.gguf": b"g"}
 
-    with pytest.raises(ConfigurationError, match=r"^org/m on the Hub holds no config\.json, so it is not a transformers checkpoint"):
+    with pytest.raises(
+        ConfigurationError, match=r"^org/m on the Hub holds no config\.json, so it is not a transformers checkpoint"
+    ):
         await fetching().fetch("org/m")
 
 
@@ -166,7 +174,9 @@ async def test_repository_that_does_not_fit_is_refused_before_it_is_fetched(fetc
     hub.repos["org/m"] = files()
     hub.sizes["org/m", "model.safetensors"] = 10**18
 
-    with pytest.raises(ConfigurationError, match=r"^org/m needs 1000 PB and .* has room for .*\. Free some space, or set HF_HOME"):
+    with pytest.raises(
+        ConfigurationError, match=r"^org/m needs 1000 PB and .* has room for .*\. Free some space, or set HF_HOME"
+    ):
         await fetching().fetch("org/m")
 
     assert not list((tmp_path / "hf").rglob("*.incomplete"))
@@ -209,8 +219,8 @@ async def test_offline_serves_what_is_cached_and_asks_nobody(fetching: Any, hub:
         await offline.fetch("org/other")
 
     assert caught.value.message == (
-        f"org/other is not in the cache ({tmp_path}/hf/hub), and modelport is offline. Fetch it once while online, or give a local "
-        "folder as the source."
+        f"org/other is not in the cache ({tmp_path}/hf/hub), and modelport is offline. Fetch it once while online, or give a "
+        "local folder as the source."
     )
     assert hub.requests == []
 
@@ -235,8 +245,8 @@ async def test_download_without_a_byte_for_too_long_is_given_up(fetching: Any, h
     hub.repos["org/m"] = files()
     hub.hold = threading.Event()
 
-    with pytest.raises(Unavailable, match=r"^Fetching org/m stalled: no byte came for 3 s\. Check the network and try again\.$"):
-        await fetching(Settings(limits=LimitSettings(load_stall_s=3))).fetch("org/m")
+    with pytest.raises(Unavailable, match=r"^Fetching org/m stalled: no byte came for 1 s\. Check the network and try again\.$"):
+        await fetching(Settings(limits=LimitSettings(load_stall_s=1))).fetch("org/m")
 
 
 async def test_cancelling_ends_the_download_and_its_process(fetching: Any, hub: Any) -> None:
@@ -251,6 +261,7 @@ async def test_cancelling_ends_the_download_and_its_process(fetching: Any, hub: 
         await task
 
     assert len(asyncio.all_tasks()) == 1
+    assert psutil.Process().children() == []
 
 
 class Bucket:
@@ -272,7 +283,9 @@ async def test_resolver_answers_for_its_sources_and_one_that_raises_is_skipped(f
 
 
 async def test_source_that_nobody_knows_says_so(fetching: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^'ftp://x' is no local folder, no Hub id \(org/model\), and no installed resolver"):
+    with pytest.raises(
+        ConfigurationError, match=r"^'ftp://x' is no local folder, no Hub id \(org/model\), and no installed resolver"
+    ):
         await fetching().fetch("ftp://x")
 
 

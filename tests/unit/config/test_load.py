@@ -183,9 +183,8 @@ def test_every_fault_is_reported_at_once(toml: Callable[[str], Path]) -> None:
 
     assert faults(path, {"MODELPORT_SERVR__PORT": "1"}, {"limits.queue_items": 0}) == [
         "MODELPORT_SERVR__PORT is not a variable of modelport's; did you mean MODELPORT_SERVER__PORT?",
-        "prot is not a key; keys here are server, auth, limits, memory, models, apis, backends, skills, executors, order, "
-        "allow_families, allow_backend_choice, strict, offline, cache_dir, state_dir, log_level, log_format, log_content",
-        "log_level: expected one of debug, error, info, warning, got \"inof\"; did you mean info?",
+        f"prot is not a key; keys here are {', '.join(Settings.__struct_fields__)}",
+        'log_level: expected one of debug, error, info, warning, got "inof"; did you mean info?',
         'server.port: expected a whole number from 0 to 65535, got "eighty"',
         "memory.fraction: expected a number over 0 and of at most 1, got 2",
         "models.a.sourec is not a key; did you mean models.a.source?",

@@ -28,6 +28,7 @@ class Owner:
 
     def progress(self, what: str, fraction: float) -> None:
         self.said.append(what)
+        self.changed.set()
 
     def stats(self, stats: ReplicaStats) -> None:
         self.stats_seen.append(stats)

@@ -14,7 +14,7 @@ from modelport.core.config.settings import Settings
 from modelport.core.plugins.discover import discover
 from modelport.core.plugins.registry import Registry
 
-SKILL = '''
+SKILL = """
 import msgspec
 from modelport import hookimpl
 from modelport.contract import Claim, Session, Skill, Task
@@ -37,7 +37,7 @@ class NAMESkill(Skill):
 @hookimpl
 def register_skills():
     return [NAMESkill()]
-'''
+"""
 
 
 class Site:

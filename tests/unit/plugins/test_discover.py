@@ -25,7 +25,12 @@ def test_enabled_plugin_is_loaded_and_recorded(site: Any) -> None:
     assert list(registry.tasks) == ["shout"]
     assert registry.modules == {("skills", "shout"): "plugin_shout"}
     record = registry.record("skills", "shout")
-    assert (record.state, record.distribution, record.version, record.contract) == ("enabled", "modelport-skill-shout", "1.2", "1.0")
+    assert (record.state, record.distribution, record.version, record.contract) == (
+        "enabled",
+        "modelport-skill-shout",
+        "1.2",
+        "1.0",
+    )
     assert record.file == str(site.folder / "plugin_shout.py")
 
 
@@ -90,7 +95,7 @@ def test_missing_module_says_to_install_it(reason_of: Callable[..., str]) -> Non
     ("contract", "reason"),
     [
         ("", 'it states no contract; write MODELPORT_CONTRACT = "1.0" in plugin_bad'),
-        ("MODELPORT_CONTRACT = 1.0", "MODELPORT_CONTRACT is 1.0; it must be text like \"1.0\""),
+        ("MODELPORT_CONTRACT = 1.0", 'MODELPORT_CONTRACT is 1.0; it must be text like "1.0"'),
         (
             "MODELPORT_CONTRACT = '2.0'",
             "it was written for contract 2.0 and this server has 1.0; install its version for 1.x",
@@ -126,12 +131,11 @@ def test_contract_that_cannot_be_kept_is_refused(reason_of: Callable[..., str], 
             "register_skills returned a object, which is not a modelport.contract.Skill",
         ),
         (
-            "from modelport.contract import Skill\nclass S(Skill): name='bad'; tasks=()\n@hookimpl\ndef register_skills(): return [S]",
+            "class S: name='bad'\n@hookimpl\ndef register_skills(): return [S]",
             "register_skills returned the class S; return an object of it: S()",
         ),
         (
-            "from modelport.contract import Skill\nclass S(Skill): name='good'; tasks=()\n@hookimpl\n"
-            "def register_skills(): return [S()]",
+            "import modelport.contract as c\nclass G(c.Skill): name, tasks = 'good', ()\n@hookimpl\ndef register_skills(): yield G()",
             "it registers 'good' and its entry point is 'bad'; the two names must be equal",
         ),
         (
@@ -172,7 +176,9 @@ def test_two_plugins_of_one_name_refuse_to_start_and_name_both(site: Any) -> Non
     with pytest.raises(ConfigurationError) as caught:
         site.discover()
 
-    assert "skills.shout is brought by one-dist 1.2 (module plugin_one) and two-dist 1.2 (module plugin_two)" in caught.value.message
+    assert (
+        "skills.shout is brought by one-dist 1.2 (module plugin_one) and two-dist 1.2 (module plugin_two)" in caught.value.message
+    )
     assert "plugin_one" not in sys.modules
 
 
@@ -218,7 +224,8 @@ def test_options_for_a_plugin_that_is_not_installed_are_reported(site: Any) -> N
 
 def test_api_gets_its_options(site: Any) -> None:
     source = HEAD + (
-        "from modelport.contract import Api\nclass A(Api): name='mine'\n@hookimpl\ndef register_apis(options): return [A(options)]"
+        "from modelport.contract import Api\nclass A(Api): name='mine'\n"
+        "@hookimpl\ndef register_apis(options): return [A(options)]"
     )
     site.install("plugin_api", source, apis="mine")
 
@@ -260,8 +267,28 @@ def test_authorizer_that_cannot_be_had_refuses_to_start(site: Any) -> None:
     source = HEAD + "@hookimpl\ndef register_authorizers(): raise OSError('no table')"
     site.install("plugin_hours", source, apis="hours")
 
-    with pytest.raises(ConfigurationError, match="authorizers that cannot be had: register_authorizers failed with OSError: no table"):
+    with pytest.raises(
+        ConfigurationError, match="authorizers that cannot be had: register_authorizers failed with OSError: no table"
+    ):
         site.discover()
+
+
+def test_commands_resolvers_and_executors_are_collected(site: Any) -> None:
+    source = HEAD + (
+        "import click\n"
+        "class R: name='r'\n"
+        "class E:\n  name='far'\n  def replica(self, spec, events): ...\n  async def close(self): ...\n"
+        "@hookimpl\ndef register_commands(): return [click.Command('export')]\n"
+        "@hookimpl\ndef register_resolvers(): return (each for each in [R()])\n"
+        "@hookimpl\ndef register_executors(): return [E()]"
+    )
+    site.install("plugin_far", source, executors="far")
+
+    registry = site.discover()
+
+    assert [command.name for command in registry.commands] == ["export"]
+    assert [resolver.name for resolver in registry.resolvers] == ["r"]
+    assert list(registry.executors) == ["far"]
 
 
 def test_observer_that_cannot_be_had_is_a_failing_plugin(reason_of: Callable[..., str]) -> None:

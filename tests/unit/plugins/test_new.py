@@ -86,7 +86,7 @@ def test_check_tells_what_is_wrong(tmp_path: Path) -> None:
 def test_check_of_a_folder_without_entry_points_says_so(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
 
-    with pytest.raises(ConfigurationError, match="has no entry point in modelport.backends, modelport.skills"):
+    with pytest.raises(ConfigurationError, match=r"has no entry point in modelport\.backends, modelport\.skills"):
         check_plugin(str(tmp_path))
 
 

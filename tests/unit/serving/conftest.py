@@ -232,6 +232,8 @@ class FakeReplica:
 
     async def stop(self) -> int:
         self.stops += 1
+        if self.open:
+            self.executor.cut_off.append(self.spec.name)
         if not self.is_running:
             return 0
         await asyncio.sleep(0)
@@ -257,6 +259,7 @@ class FakeExecutor:
     answers: Whether replicas answer calls by themselves.
     lingers: Whether a cancelled call stays on the device.
     measured: Bytes that each load says it took.
+    cut_off: Models that were stopped while they had calls.
     """
 
     name = "process"
@@ -269,6 +272,7 @@ class FakeExecutor:
         self.lingers = False
         self.measured = 0
         self.loads = 0
+        self.cut_off: list[str] = []
         self.replicas: list[FakeReplica] = []
         self.running: list[FakeReplica] = []
         self.loading: list[FakeReplica] = []

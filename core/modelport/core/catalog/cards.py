@@ -193,15 +193,11 @@ def _nested(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _context_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any], sentence: Mapping[str, Any]) -> int | None:
     """The smallest limit that any of the files states: positions, the tokenizer's own, sentence-transformers' own."""
-    limits = [
-        _sane(table.get(key), table.get("pad_token_id"))
-        for table in (config, *_nested(config))
-        for key in _LENGTH_KEYS
-        if key in table
-    ]
-    limits = [*limits[:1], _sane(tokenizer.get("model_max_length")), _sane(sentence.get("max_seq_length"))]
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
+    tables = (config, *_nested(config))
+    stated = (_sane(table.get(key), table.get("pad_token_id")) for table in tables for key in _LENGTH_KEYS)
+    positions = next((length for length in stated if length is not None), None)
+    limits = (positions, _sane(tokenizer.get("model_max_length")), _sane(sentence.get("max_seq_length")))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _sane(value: Any, pad: Any = None) -> int | None:

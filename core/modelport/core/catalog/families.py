@@ -37,7 +37,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         name: `hf_<model_type>`, with `_` for `-` and `.`.
         model_type: As transformers writes it.
-        heads: The auto-class heads that transformers has for it.
+        heads: The auto-class heads that transformers has for it, the plain model (`feature-extraction`) first.
         tasks: What the installed skills serve with these heads, by the name of the skill that serves it.
         skill: The skill that names a default checkpoint, else the first that serves it, else empty.
         default_checkpoint: The Hub id that the family means without more, or empty.
@@ -120,7 +120,9 @@ class Families:
         raise NotFound(f"{shown(name)} is no family of {version_text}.{f' Did you mean {meant}?' if meant else ''}")
 
     def family(self, name: str, skills: Mapping[str, Skill]) -> Family:
-        """The family `name`, as the installed skills serve it. Where several could, the first in `skills` does.
+        """The family `name`, as the installed skills serve it.
+
+        Of several skills, the one with the plainest head serves it, then the first in `skills`.
 
         Raises:
             NotFound: with the nearest family.
@@ -129,13 +131,13 @@ class Families:
         heads = self.heads[model_type]
         tasks: dict[str, str] = {}
         skill = checkpoint = ""
-        for skill_name, each in skills.items():
-            served = [task for head in heads for task in each.heads.get(head, ())]
-            for task in served:
-                tasks.setdefault(task, skill_name)
-            default = each.default_checkpoints.get(model_type, "")
-            if default and not checkpoint:
-                skill, checkpoint = skill_name, default
+        # Heads first, so that the plain model (feature-extraction) goes before what stands on it.
+        for head in heads:
+            for skill_name, each in skills.items():
+                for task in each.heads.get(head, ()):
+                    tasks.setdefault(task, skill_name)
+                if head in each.heads and not checkpoint and (default := each.default_checkpoints.get(model_type)):
+                    skill, checkpoint = skill_name, default
         if not skill and tasks:
             skill = next(iter(tasks.values()))
         return Family(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import json
 import sys
@@ -77,10 +78,11 @@ def run_server(settings: Settings, announce: Announcement) -> None:
         ConfigurationError: it cannot start; the message says why and what to do.
     """
     from modelport.core.app import Application
+    from modelport.core.cli.watching import show_loads
     from modelport.core.observe.logs import configure
     from modelport.core.server.listen import Listener, bind
 
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, Stderr())
 
     async def serve() -> None:
         application = Application.build(settings)
@@ -94,7 +96,8 @@ def run_server(settings: Settings, announce: Announcement) -> None:
             on_drain=application.drain,
             announce=announce,
         )
-        await listener.serve()
+        async with show_loads(application.host, only_live=True):
+            await listener.serve()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve())
@@ -107,6 +110,19 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+class Stderr(io.TextIOBase):
+    """Standard error as it is at each write: rich puts itself there while it shows progress, so that lines do not cut through."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 def is_loopback(host: str) -> bool:

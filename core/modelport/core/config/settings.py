@@ -162,6 +162,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
 
     Args:
         models: What is served, by name.
+        apis: API surfaces, as said above.
+        backends: Hardware backends, as said above.
+        skills: Skills, as said above.
+        executors: Executors that plugins bring, as said above.
         order: Plugin names in the order in which authorizers, resolvers and observers are asked.
         allow_families: Let requests name families (`hf_bert`).
         allow_backend_choice: Let requests name a backend.

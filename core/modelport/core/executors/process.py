@@ -34,6 +34,7 @@ from modelport.core.worker.versions import plugin_versions
 __all__ = ["ProcessExecutor", "ProcessReplica"]
 
 _GRACE_S = 5.0
+_LOST_S = 1.0
 
 
 class _Open:
@@ -62,6 +63,7 @@ class ProcessReplica:
         self._idle = asyncio.Event()
         self._idle.set()
         self._fault = ""
+        self._death: ModelportError | None = None
         self._is_loaded = self._is_stopping = self._is_over = False
         self._stopped: asyncio.Future[int] | None = None
 
@@ -88,6 +90,8 @@ class ProcessReplica:
             self._is_stopping = True
             await self._end(0.0)
             raise
+        if self._death is not None:
+            raise self._death
         self._is_loaded = True
         return ready
 
@@ -117,6 +121,12 @@ class ProcessReplica:
         self._channel.send([protocol.encode(protocol.Cancel([id]))], (id,))
         error = Cancelled("The request was cancelled: its caller left or asked for it.")
         asyncio.get_running_loop().call_soon(self._give, id, FailedPart(error.to_wire()))
+
+    def kill(self) -> None:
+        """Ends the process at once, without a word."""
+        self._is_stopping = True
+        if self._child is not None:
+            self._child.kill()
 
     async def drain(self) -> None:
         """Returns when no call is open."""
@@ -210,7 +220,13 @@ class ProcessReplica:
     def _lost(self, reason: str) -> None:
         """The socket broke. The process has ended, or is of no more use."""
         if self._child is not None and self._child.is_running and not self._is_stopping:
-            asyncio.get_running_loop().call_later(1.0, self._child.kill)
+            asyncio.get_running_loop().call_later(_LOST_S, self._kill_mute, reason)
+
+    def _kill_mute(self, reason: str) -> None:
+        """A process that lives on without its socket."""
+        if self._child is not None and self._child.is_running:
+            self._fault = self._fault or f"its connection failed: {reason}"
+            self._child.kill()
 
     def _process_ended(self) -> None:
         assert self._child is not None
@@ -222,7 +238,7 @@ class ProcessReplica:
         if self._is_over:
             return
         self._is_over = True
-        cause = self._cause(self._child)
+        cause = self._death = self._cause(self._child)
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(cause)
             return
@@ -309,6 +325,11 @@ class ProcessExecutor:
         replica = ProcessReplica(spec, events, tasks)
         self._replicas = [known for known in self._replicas if not known.is_over] + [replica]
         return replica
+
+    def kill(self) -> None:
+        """Ends every worker at once: for an operator who asks a second time."""
+        for replica in self._replicas:
+            replica.kill()
 
     async def close(self) -> None:
         """Stops whatever still runs."""

@@ -46,7 +46,9 @@ class _Discovery:
         found = _installed(groups) if installed is None else installed
         self.points: list[tuple[Kind, EntryPoint]] = [(groups[point.group], point) for point in found if point.group in groups]
         place = {name: index for index, name in enumerate(settings.order)}
-        self.points.sort(key=lambda each: (place.get(each[1].name, len(place)), each[1].name, KINDS.index(each[0]), each[1].value))
+        self.points.sort(
+            key=lambda each: (place.get(each[1].name, len(place)), each[1].name, KINDS.index(each[0]), each[1].value)
+        )
         self.registry = Registry()
         self.faults: list[str] = []
         self.plugins: dict[str, ModuleType | PluginFault] = {}

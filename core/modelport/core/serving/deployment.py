@@ -236,6 +236,11 @@ class Deployment:
         self._progress = (what, fraction)
         _log.debug("loading", model=self.job.model, what=what, percent=round(100 * fraction))
 
+    @property
+    def progress(self) -> tuple[str, float] | None:
+        """What its load is doing, and how much of that is done; None unless it loads."""
+        return self._progress if self._state == "loading" else None
+
     def slot_stats(self, slot: Slot, stats: ReplicaStats, final: bool) -> None:
         self._events.replica_stats(self.job.model, slot.candidate.backend, stats, final, slot.name)
 

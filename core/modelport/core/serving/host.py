@@ -304,6 +304,10 @@ class Host:
         # a preloaded model that was idle long enough to be unloaded is as ready as it was configured to be
         return "ready" if self._phase == "serving" and states <= {"ready", "busy", "draining", "unloaded"} else "loading"
 
+    def loads(self) -> dict[str, tuple[str, float]]:
+        """What is being fetched or loaded, by model: the step, and how much of it is done."""
+        return {name: model.progress for name, model in self._models.items() if model.progress is not None}
+
     def health(self) -> dict[str, Any]:
         """What an operator may know: readiness, and the state of each model."""
         return {"status": self.readiness(), "models": {name: model.state for name, model in self._models.items()}}

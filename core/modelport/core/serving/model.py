@@ -96,6 +96,13 @@ class Model:
             return self._failure.message
         return next((each.reason for each in self.deployments.values() if each.state == "failed"), "")
 
+    @property
+    def progress(self) -> tuple[str, float] | None:
+        """What its fetch or its load is doing, and how much of that is done; None if neither goes on."""
+        if not self.deployments:
+            return self._progress if self._state == "loading" else None
+        return next((deployment.progress for deployment in self.deployments.values() if deployment.progress), None)
+
     def info(self) -> ModelInfo:
         """What the server says of it."""
         card = self.card or ModelCard(name=self.name)

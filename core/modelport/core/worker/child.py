@@ -10,8 +10,8 @@ import socket
 import sys
 from collections.abc import Callable
 
-from modelport.contract.errors import ConfigurationError, ModelportError
-from modelport.contract.executor import Part, ReplicaSpec
+from modelport.contract.errors import ConfigurationError, ModelportError, Unavailable
+from modelport.contract.executor import FailedPart, Part, ReplicaSpec
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
 from modelport.core.worker.loading import Lookup
@@ -82,7 +82,10 @@ class Child:
                 raise ValueError(f"a server does not send {type(message).__name__}")
 
     def _asked(self, asked: protocol.Asked, buffers: list[memoryview]) -> None:
-        assert self._worker is not None, "a call before the load"
+        if self._worker is None:
+            error = Unavailable("The model is not loaded yet.")
+            self.deliver([(asked.id, FailedPart(error.to_wire()))])
+            return
         try:
             call = protocol.decode_call(asked, buffers, self._worker.tasks)
         except ModelportError as error:
@@ -97,14 +100,14 @@ class Child:
             mine = protocol.hello(plugin_versions(self._hello.plugins))
             protocol.check_hello(mine, self._hello, "the server")
             self._worker = Worker(spec, self, self._lookup)
-            ready = await self._worker.load(self._progress)
+            loaded = protocol.encode(protocol.Loaded(await self._worker.load(self._progress)))
         except Exception as error:
             failure = error if isinstance(error, ModelportError) else ModelportError(f"{type(error).__name__}: {error}")
             self._channel.send([protocol.encode(protocol.LoadFailed(failure.to_wire()))])
             self._leave()
             return
         self._heartbeat_s = spec.heartbeat_s
-        self._channel.send([protocol.encode(protocol.Loaded(ready))])
+        self._channel.send([loaded])
         self._beat()
 
     def _progress(self, what: str, fraction: float) -> None:

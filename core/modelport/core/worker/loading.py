@@ -80,7 +80,8 @@ async def load(
         progress(f"importing {spec.backend}", 0.0)
         runner = await device.call(_load_runner, spec, lookup, folders, progress)
         device.use(runner)
-        limits, facts = runner.limits, dict(runner.facts)
+        # Libraries have strings of their own kind (torch's version is one), which do not travel.
+        limits, facts = runner.limits, {str(key): str(value) for key, value in runner.facts.items()}
         facts |= {f"reduction.{entry}": text for entry, text in _left_to_core(spec, limits).items()}
     elif spec.program is not None:
         raise ConfigurationError(f"Model {spec.name!r} has a program and no backend to run it on.")

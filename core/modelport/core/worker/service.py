@@ -88,7 +88,7 @@ class Worker:
         Raises:
             ModelportError: the cause. Close the worker then.
         """
-        before = resident_bytes()
+        before = shared_out_bytes()
 
         def tell(what: str, fraction: float) -> None:
             self._loop.call_soon_threadsafe(progress, what, fraction)

@@ -59,7 +59,7 @@ class TorchRunner:
         self._models: dict[tuple[str, str], Any] = {}
         self._forwards: dict[str, ForwardEntry] = {}
         self._engines: dict[str, TorchEngine] = {}
-        self._facts = {"torch": torch.__version__, "transformers": transformers.__version__, "device": str(device)}
+        self._facts = {"torch": str(torch.__version__), "transformers": transformers.__version__, "device": str(device)}
         runs = context.devices[0].dtypes
         own = {name: checkpoint_dtype(folder) for name, folder in context.checkpoints.items()} | {"main": context.card.dtype}
         self._dtypes = {name: dtypes.resolve(context.dtype, of, runs) for name, of in own.items()}
@@ -91,7 +91,7 @@ class TorchRunner:
             max_items=context.max_items,
             reductions=REDUCTIONS,
             params=ENGINE_PARAMS if generates else frozenset(),
-            max_length=max_length,
+            max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
         )
         progress("loaded", 1.0)
 
@@ -191,7 +191,12 @@ class TorchRunner:
 
     def _refine(self, refine: Callable[[Any], str | None]) -> None:
         """Lets the backend exchange modules, and takes the exchange back if the model then answers otherwise, or not at all."""
-        before = self._probe().run(briefly=True)
+        try:
+            before = self._probe().run(briefly=True)
+        except ConfigurationError:
+            raise  # the program asks for what the model does not have: better said now than at the first request
+        except Exception:
+            before = None  # the inputs that were made up do not suit this model, which says nothing of real ones
         done = None if before is None else [said for model in self._models.values() if (said := refine(model))]
         if before is None or not done:
             return

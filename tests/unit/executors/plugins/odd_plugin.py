@@ -6,10 +6,12 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -102,15 +104,18 @@ class OddSession(Session):
             case "environment":
                 yield OddResult(text="\n".join(f"{name}={value}" for name, value in os.environ.items()))
             case "descriptors":
-                yield OddResult(text=" ".join(os.listdir("/proc/self/fd")))
+                yield OddResult(text=await run.cpu(self.descriptors))
             case "orphan":
-                import subprocess
-
-                child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
-                yield OddResult(pid=child.pid)
+                yield OddResult(pid=await run.cpu(self.start_another))
 
     def raise_memory_error(self) -> None:
         raise MemoryError("no room")
+
+    def descriptors(self) -> str:
+        return " ".join(path.name for path in Path("/proc/self/fd").iterdir())
+
+    def start_another(self) -> int:
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]).pid
 
     def flood(self) -> None:
         while True:

@@ -31,6 +31,9 @@ class TorchEngine:
         max_length: Most tokens of a sequence, prompt and output together; None if the model sets no limit.
         scheduler: Who runs.
         clock: What deadlines are compared with.
+
+    Attributes:
+        max_length: Most tokens of a sequence: the limit given, or the whole cache if that is less.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class TorchEngine:
         self._model = model
         self._defaults = defaults
         # A sequence alone must fit the cache, with room for its rounding up to blocks.
-        self._max_length = min(max_length or scheduler.max_tokens, scheduler.max_tokens)
+        self.max_length = min(max_length or scheduler.max_tokens, scheduler.max_tokens)
         self._scheduler = scheduler
         self._clock = clock
         self._order = 0
@@ -64,15 +67,15 @@ class TorchEngine:
             raise InvalidRequest(
                 f"the prompt has the token {outside}, and the model knows 0 to {self._model.vocabulary - 1}.", param="prompt"
             )
-        if len(prompt) >= self._max_length:
+        if len(prompt) >= self.max_length:
             raise InputTooLong(
-                f"the prompt has {len(prompt)} tokens, and prompt and output together may have {self._max_length}.",
+                f"the prompt has {len(prompt)} tokens, and prompt and output together may have {self.max_length}.",
                 param="prompt",
             )
         if request.n < 1:
             raise InvalidRequest(f"n is {request.n}; it must be at least 1.", param="n")
         rules = resolve_rules(request.params, self._defaults, self._model.vocabulary)
-        limit = min(rules.max_new_tokens or self._max_length, self._max_length - len(prompt))
+        limit = min(rules.max_new_tokens or self.max_length, self.max_length - len(prompt))
         for index in range(request.n):
             self._order += 1
             self._scheduler.add(Sequence(request, index, self._order, prompt, rules, limit))

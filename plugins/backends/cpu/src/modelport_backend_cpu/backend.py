@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext
+from modelport.contract.card import ModelCard
 from modelport.contract.device import Device, Probe
+from modelport.contract.program import Program
 from modelport_backend_cpu.host import Host
 from modelport_torch.backend import TorchBackend
+from modelport_torch.dtype import itemsize
+from modelport_torch.support import text_config
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +49,13 @@ class CpuBackend(TorchBackend):
             },
         )
         return Probe(devices=(device,), versions=host.versions("torch", "transformers"))
+
+    def memory_bytes(self, program: Program, card: ModelCard, dtype: str) -> int:
+        """As every torch backend's, and a tied output layer once more: packed, it no longer shares the embedding's memory."""
+        text = text_config(card.config)
+        tied = text.get("tie_word_embeddings") or card.config.get("tie_word_embeddings")
+        twice = int(text.get("vocab_size") or 0) * int(text.get("hidden_size") or 0) * itemsize(dtype) if tied else 0
+        return super().memory_bytes(program, card, dtype) + twice
 
     def refine(self, model: Any, context: LoadContext) -> str | None:
         """Packs linear layers for oneDNN, unless `backends.cpu.packed` is false."""

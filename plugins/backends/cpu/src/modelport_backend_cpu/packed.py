@@ -38,7 +38,7 @@ def pack(model: torch.nn.Module) -> str | None:
 
     A weight that is tied to an embedding is there twice afterwards. The caller compares the model's answers with earlier ones.
     """
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return None
     count = 0
     with torch.inference_mode(False), torch.no_grad():

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelport.testing.backend import BackendSuite
+from modelport.testing.checkpoints import tiny_bert, tiny_llama
+from modelport_backend_cpu.backend import CpuBackend
+
+
+class TestCpu(BackendSuite):
+    backend = CpuBackend()
+
+    def forward_checkpoint(self, folder: Path) -> Path:
+        return tiny_bert(folder)
+
+    def generate_checkpoint(self, folder: Path) -> Path:
+        return tiny_llama(folder)

@@ -1,0 +1,90 @@
+"""The thread executor: the same worker, in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from modelport.contract.errors import Cancelled, ConfigurationError, ModelFailed, Unavailable
+from modelport.contract.program import Program
+from modelport.core.executors.thread import ThreadExecutor
+from modelport.testing.fakes import NumpyBackend
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[ThreadExecutor]:  # type: ignore[override]
+    executor = ThreadExecutor()
+    yield executor
+    await executor.close()
+
+
+async def test_a_call_is_answered_in_this_process(caller: Any, odd: Any) -> None:
+    array = np.arange(5)
+    result = await caller.send(odd.OddRequest(text="hello", array=array)).result()
+    assert (result.text, result.pid) == ("hello", os.getpid())
+    assert result.array is array
+
+
+async def test_a_stream_arrives_in_order(caller: Any, odd: Any) -> None:
+    answer = caller.send(odd.OddRequest(do="stream", count=5), stream=True)
+    assert await answer.result() is None
+    assert [delta.text for delta in answer.deltas] == [f"{index} " for index in range(5)]
+
+
+async def test_an_error_of_the_skill_fails_one_call(caller: Any, odd: Any) -> None:
+    with pytest.raises(ModelFailed, match="RuntimeError: the skill's own fault"):
+        await caller.send(odd.OddRequest(do="raise")).result()
+    assert (await caller.send(odd.OddRequest(text="next")).result()).text == "next"
+
+
+async def test_a_cancelled_call_ends_at_once(caller: Any, odd: Any) -> None:
+    answer = caller.send(odd.OddRequest(do="wait"))
+    caller.replica.cancel(1)
+    with pytest.raises(Cancelled):
+        await answer.result()
+    await caller.replica.drain()
+
+
+async def test_stop_fails_open_calls_and_ends_the_threads(
+    executor: Any, spec: Any, odd: Any, call_to: Any, new_owner: Any
+) -> None:
+    before = threading.active_count()
+    replica = executor.replica(spec, new_owner())
+    await replica.start()
+    answer = call_to(replica).send(odd.OddRequest(do="wait"))
+    await replica.stop()
+    with pytest.raises(Unavailable):
+        await answer.result()
+    for thread in threading.enumerate():
+        if thread.name.startswith("modelport-"):
+            thread.join(10)
+    assert threading.active_count() == before
+    assert await replica.stop() >= 0
+
+
+async def test_a_load_that_raises_is_a_sentence(executor: Any, spec: Any, owner: Any) -> None:
+    with pytest.raises(ModelFailed, match="raised RuntimeError: cannot be loaded"):
+        await executor.replica(msgspec.structs.replace(spec, skill_options={"load": "raise"}), owner).start()
+
+
+async def test_stats_come_with_the_heartbeat(caller: Any, owner: Any) -> None:
+    await owner.until(lambda: len(owner.stats_seen) > 2)
+    assert owner.stats_seen[-1].resident_bytes > 0
+
+
+async def test_the_server_refuses_a_backend_that_imports_torch(spec: Any, owner: Any, odd: Any) -> None:
+    class Torchy(NumpyBackend):
+        name = "torchy"
+        imports_torch = True
+
+    executor = ThreadExecutor(lambda kind, name, module: odd.Odd() if kind == "skills" else Torchy(), in_server=True)
+    wants = msgspec.structs.replace(spec, backend="torchy", program=Program({}))
+    with pytest.raises(ConfigurationError, match=r"Backend 'torchy' imports torch.*isolation"):
+        await executor.replica(wants, owner).start()
+    await executor.close()

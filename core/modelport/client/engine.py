@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
+import structlog
 
 from modelport.contract.errors import InvalidRequest, ModelportError
 from modelport.contract.host import ModelInfo
@@ -66,6 +69,7 @@ class Engine:
         from modelport.core.app import Application
         from modelport.core.serving.principal import anonymous
 
+        _be_quiet()
         chosen = _settings(sources, config, options) if settings is None else settings
         self._application: Application = Application.build(_for_one(chosen, executor), in_server=False)
         self._principal = anonymous()
@@ -229,6 +233,13 @@ def _for_one(settings: Settings, executor: str) -> Settings:
     if executor == "thread":
         models = {name: msgspec.structs.replace(model, isolation="thread") for name, model in models.items()}
     return msgspec.structs.replace(settings, limits=limits, models=models)
+
+
+def _be_quiet() -> None:
+    """Warnings on stderr and nothing else, unless the program has set structlog up itself: stdout is the program's."""
+    if not structlog.is_configured():
+        level = structlog.make_filtering_bound_logger(logging.WARNING)
+        structlog.configure(wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def _convert(fields: Mapping[str, Any], kind: type[T]) -> T:

@@ -135,7 +135,10 @@ def test_contract_that_cannot_be_kept_is_refused(reason_of: Callable[..., str], 
             "register_skills returned the class S; return an object of it: S()",
         ),
         (
-            "import modelport.contract as c\nclass G(c.Skill): name, tasks = 'good', ()\n@hookimpl\ndef register_skills(): yield G()",
+            (
+                "from modelport.contract import Skill\nclass S(Skill): name, tasks = 'good', ()\n"
+                "@hookimpl\ndef register_skills(): yield S()"
+            ),
             "it registers 'good' and its entry point is 'bad'; the two names must be equal",
         ),
         (

@@ -273,10 +273,11 @@ class Host:
         self.drain()
         limit_s = self._settings.server.drain_s if drain_s is None else drain_s
         deployments = [deployment for model in self._models.values() for deployment in model.deployments.values()]
-        try:
-            await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in deployments)), limit_s)
-        except TimeoutError:
-            _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in deployments if d.is_open])
+        if any(deployment.is_open for deployment in deployments):
+            try:
+                await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in deployments)), limit_s)
+            except TimeoutError:
+                _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in deployments if d.is_open])
         self._phase = "stopped"
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -3,11 +3,25 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from modelport.contract import ModelCard, SessionContext
+from modelport.testing.skill import SkillSuite
 from modelport_skill_shout import Shout, ShoutRequest, ShoutResult
 
 CARD = ModelCard(name="shout", source="skill:shout")
+
+
+class TestShout(SkillSuite):
+    """What modelport relies on: the same tests that its own skills pass."""
+
+    skill = Shout()
+
+    def card(self, folder: Path) -> ModelCard:
+        return CARD
+
+    def requests(self) -> dict[str, list[ShoutRequest]]:
+        return {"shout": [ShoutRequest("hello"), ShoutRequest("")]}
 
 
 def test_a_text_is_answered_in_capitals() -> None:

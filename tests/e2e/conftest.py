@@ -34,13 +34,15 @@ class Server:
         )
         self.log: list[str] = []
         lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(self.process.stdout, lines.put), daemon=True).start()
-        threading.Thread(target=self._read, args=(self.process.stderr, self.log.append), daemon=True).start()
+        readers = ((self.process.stdout, lines.put), (self.process.stderr, self.log.append))
+        self._readers = [threading.Thread(target=self._read, args=reader, daemon=True) for reader in readers]
+        for reader in self._readers:
+            reader.start()
         self.url = ""
         while not self.url:
             line = lines.get(timeout=60)
             if line is None:
-                self.process.wait(10)
+                self._end(10)
                 raise RuntimeError(f"the server ended with {self.process.returncode}:\n" + "".join(self.log))
             match = re.search(r"modelport serving on (https?://\S+)", line)
             self.url = match[1] if match else ""
@@ -48,8 +50,9 @@ class Server:
 
     @staticmethod
     def _read(pipe, put: Callable[[str | None], object]) -> None:
-        for line in pipe:
-            put(line)
+        with pipe:
+            for line in pipe:
+                put(line)
         if put.__self__.__class__ is queue.Queue:  # the reader of stdout waits for its end
             put(None)
 
@@ -60,9 +63,10 @@ class Server:
         return [p for p in children if any("modelport.worker" in part for part in p.cmdline())]
 
     def worker_of(self, model: str) -> psutil.Process:
-        """The worker that serves `model`, by the placement record's process id."""
-        pid = self.client.get(f"/v1/models/{model}/placement").json()["pid"]
-        return psutil.Process(pid)
+        """The worker process that serves `model`."""
+        found = [worker for worker in self.workers if worker.cmdline()[-1] == model]
+        assert len(found) == 1, f"{len(found)} workers serve {model}"
+        return found[0]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of a metric that have these labels."""
@@ -84,11 +88,17 @@ class Server:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(sig)
+        return self._end(timeout_s)
+
+    def _end(self, timeout_s: float) -> int:
         try:
-            return self.process.wait(timeout_s)
+            status = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        for reader in self._readers:
+            reader.join()
+        return status
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import httpx
 import openai
 import pytest
 
-from .conftest import CHAT, EMBED
+from .conftest import CHAT, EMBED, Server
 
 CONFIG = f"""
 [models.smollm2]
@@ -21,10 +23,21 @@ source = "{EMBED}"
 LONG = {"model": "smollm2", "prompt": "Once upon a time", "max_tokens": 1500, "temperature": 0, "ignore_eos": True}
 
 
+@pytest.fixture
+def openai_client() -> Iterator[Callable[[Server], openai.OpenAI]]:
+    """Makes official clients of servers and closes them after the test."""
+    with ExitStack() as stack:
+
+        def make(server: Server) -> openai.OpenAI:
+            return stack.enter_context(openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0))
+
+        yield make
+
+
 @pytest.mark.real
-def test_killed_worker_ends_its_stream_with_an_error_and_the_next_request_gets_a_new_one(demo, serve):
+def test_killed_worker_ends_its_stream_with_an_error_and_the_next_request_gets_a_new_one(demo, serve, openai_client):
     server = serve(CONFIG)
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    client = openai_client(server)
     first = client.embeddings.create(model="minilm", input="before").data[0].embedding
     minilm = server.worker_of("minilm").pid
 
@@ -76,9 +89,9 @@ def test_caller_who_leaves_frees_the_slot(demo, serve, stream):
 
 
 @pytest.mark.real
-def test_sigterm_lets_running_requests_finish(demo, serve):
+def test_sigterm_lets_running_requests_finish(demo, serve, openai_client):
     server = serve(CONFIG)
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    client = openai_client(server)
     stream = iter(client.completions.create(model="smollm2", prompt="Count: 1 2 3", max_tokens=40, temperature=0, stream=True))
     next(stream)
     server.process.send_signal(signal.SIGTERM)

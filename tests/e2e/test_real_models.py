@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ PROMPTS = [
 
 
 @pytest.fixture
-def client(real: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0)
+def client(real: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +104,15 @@ def test_embeddings_equal_transformers_in_base64_and_in_floats(client, torch_emb
 
 
 def test_greedy_completion_equals_transformers_alone_and_in_a_crowd(real, torch_generate):
-    client = openai.AsyncOpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0)
-
-    async def complete(prompt: str) -> str:
-        answer = await client.completions.create(model="smollm2", prompt=prompt, temperature=0, max_tokens=32)
-        return answer.choices[0].text
-
     async def scenario() -> tuple[list[str], list[str]]:
-        alone = [await complete(prompt) for prompt in PROMPTS]
-        return alone, await asyncio.gather(*(complete(prompt) for prompt in PROMPTS))
+        async with openai.AsyncOpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
+
+            async def complete(prompt: str) -> str:
+                answer = await client.completions.create(model="smollm2", prompt=prompt, temperature=0, max_tokens=32)
+                return answer.choices[0].text
+
+            alone = [await complete(prompt) for prompt in PROMPTS]
+            return alone, await asyncio.gather(*(complete(prompt) for prompt in PROMPTS))
 
     alone, crowd = asyncio.run(scenario())
     for prompt, one, many in zip(PROMPTS, alone, crowd, strict=True):

@@ -6,12 +6,16 @@ After a wanted change: `python tests/house/test_surface.py` writes the new list.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 
+import modelport.testing
+
 SNAPSHOT = Path(__file__).with_name("public_surface.txt")
-MODULES = ("modelport", "modelport.contract", "modelport.tasks", "modelport.testing", "modelport.client")
+KIT = [f"modelport.testing.{module.name}" for module in pkgutil.iter_modules(modelport.testing.__path__)]
+MODULES = ["modelport", "modelport.contract", "modelport.tasks", "modelport.client", *KIT]
 
 
 def surface() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from modelport.contract import (
     ArraySpec,
     Cancelled,
@@ -307,7 +308,9 @@ class Ledger:
 
 
 class World:
-    def __init__(self, settings: Settings, registry: Registry, host: Host, executor: FakeExecutor, clock: FakeClock, ledger: Ledger) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, host: Host, executor: FakeExecutor, clock: FakeClock, ledger: Ledger
+    ) -> None:
         self.settings, self.registry, self.host = settings, registry, host
         self.executor, self.clock, self.ledger = executor, clock, ledger
         self.anyone = anonymous()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modelport.contract import Media, Overloaded
 from modelport.core.serving.admission import Admission, weigh
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from modelport.contract import ConfigurationError, Conflict, ModelFailed, Unavailable
 
 
@@ -77,7 +78,10 @@ async def test_a_failing_load_falls_back_to_the_next_place_and_the_record_says_s
     placement = here.host.placement(here.anyone, "a")
     assert placement["backend"] == "slow"
     assert "No kernel for it." in placement["decision"]
-    assert [(attempt["backend"], attempt["error"]) for attempt in placement["attempts"]] == [("fast", "No kernel for it."), ("slow", "")]
+    assert [(attempt["backend"], attempt["error"]) for attempt in placement["attempts"]] == [
+        ("fast", "No kernel for it."),
+        ("slow", ""),
+    ]
     assert placement["facts"] == {"dtype": "float32"}
 
 

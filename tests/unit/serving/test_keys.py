@@ -4,6 +4,7 @@ import json
 import stat
 
 import pytest
+
 from modelport.contract import ConfigurationError, NotFound, Unauthenticated
 from modelport.core.config.settings import AuthSettings, Settings
 from modelport.core.serving.access import Access

@@ -8,6 +8,7 @@ import threading
 
 import msgspec
 import pytest
+
 from modelport.contract import (
     Cancelled,
     DeadlineExceeded,

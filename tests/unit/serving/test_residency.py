@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from modelport.contract import Unavailable
 from modelport.core.serving.residency import Evictions, Refusal, Resident, Thrashing, Wait, make_room
 
@@ -55,13 +56,17 @@ def test_the_plan_is_right_for_every_situation(tables, wanted, budget):
 
 
 def test_the_longest_unused_goes_first():
-    everyone = [Resident(name=name, state="idle", memory={"d": 4}, last_used=used) for name, used in (("new", 9), ("old", 1), ("mid", 5))]
+    everyone = [
+        Resident(name=name, state="idle", memory={"d": 4}, last_used=used) for name, used in (("new", 9), ("old", 1), ("mid", 5))
+    ]
     assert make_room("x", {"d": 4}, everyone, {"d": 12}) == Evictions(("old",))
     assert make_room("x", {"d": 8}, everyone, {"d": 12}) == Evictions(("old", "mid"))
 
 
 def test_a_refusal_says_what_to_change():
-    plan = make_room("x", {"d": 5_000_000}, [Resident(name="p", state="idle", memory={"d": 6_000_000}, pinned=True)], {"d": 10_000_000})
+    plan = make_room(
+        "x", {"d": 5_000_000}, [Resident(name="p", state="idle", memory={"d": 6_000_000}, pinned=True)], {"d": 10_000_000}
+    )
     assert isinstance(plan, Refusal)
     assert plan.reason == (
         "'x' needs 5.0 MB on d, whose models may hold 10.0 MB, of which 6.0 MB are pinned (p). "

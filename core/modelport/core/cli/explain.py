@@ -33,7 +33,7 @@ def command(model: str, backend: str | None, dtype: str | None, config: Path | N
     - `modelport explain ./my-model`
     - `modelport explain org/model --backend cuda --json`
     """
-    from modelport.core.cli.output import print_json
+    from modelport.core.cli.output import print_json, print_table
     from modelport.core.cli.parts import assemble
     from modelport.core.cli.placing import place
 
@@ -42,6 +42,8 @@ def command(model: str, backend: str | None, dtype: str | None, config: Path | N
     if as_json:
         print_json(explanation)
         return
+    claims = [(claim.skill, claim.state, claim.tasks, claim.score or "", claim.reason) for claim in explanation.claims]
+    print_table(("skill", "says", "tasks", "score", "reason"), claims, "No skill is installed.")
     for record in explanation.placements:
         _print(record)
 
@@ -49,14 +51,8 @@ def command(model: str, backend: str | None, dtype: str | None, config: Path | N
 def _print(record: PlacementRecord) -> None:
     from modelport.core.cli.output import bytes_text, print_table
 
-    click.echo(f"{record.model}: skill {record.skill}, tasks {', '.join(record.tasks)}")
+    click.echo(f"\n{record.model}: skill {record.skill}, tasks {', '.join(record.tasks)}")
     click.echo(f"{record.decision}.\n")
-    print_table(
-        ("skill", "tasks", "score", "reason"),
-        [(c.skill, c.tasks, c.score, c.reason) for c in record.claims],
-        "No skill is installed.",
-    )
-    click.echo()
     print_table(
         ("place", "backend", "devices", "answer", "dtype", "memory", "reason"),
         [
@@ -65,4 +61,3 @@ def _print(record: PlacementRecord) -> None:
         ],
         "No backend is installed. Try: pip install modelport-backend-cpu",
     )
-    click.echo()

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO, cast
 
 import msgspec
 import rich_click as click
@@ -82,7 +83,7 @@ def run_server(settings: Settings, announce: Announcement) -> None:
     from modelport.core.observe.logs import configure
     from modelport.core.server.listen import Listener, bind
 
-    configure(settings.log_level, settings.log_format, Stderr())
+    configure(settings.log_level, settings.log_format, cast("TextIO", Stderr()))
 
     async def serve() -> None:
         application = Application.build(settings)

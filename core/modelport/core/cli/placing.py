@@ -6,21 +6,23 @@ import msgspec
 
 from modelport.contract.card import ModelCard
 from modelport.contract.program import Program
+from modelport.core.catalog.catalog import SkillClaim
 from modelport.core.cli.parts import Parts
 from modelport.core.cli.probing import probe
 from modelport.core.cli.progress import ProgressView
 from modelport.core.placement.decide import budgets, decide
 from modelport.core.placement.hooks import Hooks
-from modelport.core.placement.record import ClaimRecord, PlacementRecord, record_of
+from modelport.core.placement.record import PlacementRecord, record_of
 
 __all__ = ["Explanation", "place"]
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint, and the placement of each program that its tasks need."""
+    """A checkpoint, what every skill says of it and why one serves it, and the placement of each program that its tasks need."""
 
     card: ModelCard
     reason: str
+    claims: list[SkillClaim]
     placements: list[PlacementRecord]
 
 
@@ -39,9 +41,6 @@ async def place(parts: Parts) -> Explanation:
     devices = [device for found in probes.values() for device in found.devices]
     # tasks with equal programs share one loaded model, and so one decision
     shared = {program.digest: program for program in choice.programs.values()}
-    claims = [
-        ClaimRecord(skill=claim.skill, tasks=list(claim.tasks), score=claim.score, reason=claim.reason) for claim in choice.claims
-    ]
     hooks = Hooks(registry.manager)
     placements = []
     programs: list[Program | None] = [*shared.values()]
@@ -57,7 +56,5 @@ async def place(parts: Parts) -> Explanation:
             choose=hooks.choose_placement,
         )
         tasks = [task for task in choice.tasks if program is None or choice.programs[task].digest == program.digest]
-        record = record_of(parts.name, choice.skill, tasks, program, decision)
-        record.claims = claims
-        placements.append(record)
-    return Explanation(card=card, reason=choice.reason, placements=placements)
+        placements.append(record_of(parts.name, choice.skill, tasks, program, decision))
+    return Explanation(card=card, reason=choice.reason, claims=choice.claims, placements=placements)

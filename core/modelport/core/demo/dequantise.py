@@ -39,11 +39,38 @@ def convert(source: Path, target: Path) -> None:
     _say("writing safetensors")
     model.save_pretrained(str(target))
     tokenizer.save_pretrained(str(target))
+    _mend_tokenizer(source, target)
     for name in ("config.json", "tokenizer_config.json"):
         path = target / name
         values = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: value for key, value in values.items() if key not in _TRACES}
         path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _mend_tokenizer(source: Path, target: Path) -> None:
+    """Puts right what transformers guesses of a byte-level tokenizer: its class, its special tokens, and whether a text starts
+    with one. The file itself states all three."""
+    import gguf
+
+    fields = gguf.GGUFReader(source).fields
+    facts = {key.removeprefix("tokenizer.ggml."): field.contents() for key, field in fields.items() if _is_small(key)}
+    if facts.get("model") != "gpt2":
+        return
+    path = target / "tokenizer.json"
+    pipeline = json.loads(path.read_text(encoding="utf-8"))
+    if not facts.get("add_bos_token", False):
+        pipeline["post_processor"] = None
+    path.write_text(json.dumps(pipeline, ensure_ascii=False) + "\n", encoding="utf-8")
+    words = {token["id"]: token["content"] for token in pipeline["added_tokens"]}
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    special = {f"{role}_token": words.get(facts.get(f"{name}_token_id")) for role, name in roles.items()}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {role: word for role, word in special.items() if word is not None}
+    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _is_small(key: str) -> bool:
+    return key.startswith("tokenizer.ggml.") and key.rpartition(".")[2] not in {"tokens", "merges", "token_type", "scores"}
 
 
 def _tie(model: Any) -> None:

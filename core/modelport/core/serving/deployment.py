@@ -22,6 +22,7 @@ from modelport.core.serving.events import Events
 from modelport.core.serving.job import Job, Planner
 from modelport.core.serving.keeper import Keeper, NoLongerWanted
 from modelport.core.serving.loading import Faults, Loading, Plan
+from modelport.core.serving.refusals import load_failed, not_yet, shutting_down
 from modelport.core.serving.slot import Slot, word_of
 from modelport.core.serving.ticket import Ticket
 from modelport.core.serving.traffic import Traffic
@@ -64,8 +65,7 @@ class Deployment:
         self.record: PlacementRecord | None = None
         self.reason = ""
         self.last_used = clock.now()
-        self.ready_since = 0.0
-        self.load_s = 0.0
+        self.ready_since = self.load_s = 0.0
         self._limits = limits
         self._planner = planner
         self._keeper = keeper
@@ -88,9 +88,8 @@ class Deployment:
         self._task: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[int] | None = None
         self._background: set[asyncio.Task[int]] = set()
-        self._progress = ("starting", 0.0)
-        self._load_began = 0.0
-        self._retry_at = 0.0
+        self.progress = ("starting", 0.0)
+        self._load_began = self._retry_at = 0.0
         self._is_held = self._is_closing = self._is_stopped = False
         keeper.track(self)
 
@@ -131,7 +130,7 @@ class Deployment:
             Unavailable: the last load failed and it is too early to try again, or the server is stopping.
         """
         if self._is_closing:
-            raise Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+            raise shutting_down()
         if self._state == "failed" and self._clock.now() < self._retry_at:
             raise self._failure()
         self._traffic.admit(ticket)
@@ -206,7 +205,7 @@ class Deployment:
     async def stop(self) -> None:
         """Ends it: what waits or runs is failed, and the replicas are stopped."""
         self._is_closing = self._is_stopped = True
-        error = Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+        error = shutting_down()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -233,13 +232,7 @@ class Deployment:
             self._keeper.changed()
 
     def slot_progress(self, slot: Slot, what: str, fraction: float) -> None:
-        self._progress = (what, fraction)
-        _log.debug("loading", model=self.job.model, what=what, percent=round(100 * fraction))
-
-    @property
-    def progress(self) -> tuple[str, float] | None:
-        """What its load is doing, and how much of that is done; None unless it loads."""
-        return self._progress if self._state == "loading" else None
+        self.progress = (what, fraction)
 
     def slot_stats(self, slot: Slot, stats: ReplicaStats, final: bool) -> None:
         self._events.replica_stats(self.job.model, slot.candidate.backend, stats, final, slot.name)
@@ -282,7 +275,7 @@ class Deployment:
         if len(self.slots) >= self.job.settings.replicas or (self.slots and self._clock.now() < self._retry_at):
             return
         if not self.slots:
-            self._progress, self._load_began = ("starting", 0.0), self._clock.now()
+            self.progress, self._load_began = ("starting", 0.0), self._clock.now()
             self._enter("loading", "a request needs it" if self._traffic.is_waiting else "asked to load")
         self._task = asyncio.ensure_future(self._bring_up())
 
@@ -349,11 +342,7 @@ class Deployment:
         self._fail_all(self._failure())
 
     def _failure(self) -> Unavailable:
-        seconds = max(self._retry_at - self._clock.now(), 0.0)
-        return Unavailable(
-            f"The model {self.job.model!r} could not be loaded: {self.reason} A request after {seconds:.0f} s tries again.",
-            retry_after_s=max(seconds, 1.0),
-        )
+        return load_failed(self.job.model, self.reason, self._retry_at - self._clock.now())
 
     def _fail_all(self, error: ModelportError) -> None:
         self._traffic.fail_waiting(error)
@@ -401,13 +390,7 @@ class Deployment:
             self._keeper.release(self, memory)
 
     def _not_yet(self) -> Unavailable:
-        what, fraction = self._progress
-        elapsed = self._clock.now() - self._load_began
-        left = elapsed * (1 - fraction) / fraction if fraction > 0 else 5.0
-        return Unavailable(
-            f"The model {self.job.model!r} is {self._state}: {what}, {fraction:.0%} done. Try again later; the load goes on.",
-            retry_after_s=min(max(left, 1.0), 60.0),
-        )
+        return not_yet(self.job.model, self._state, *self.progress, self._clock.now() - self._load_began)
 
     def _say(self, what: str) -> None:
-        self._progress = (what, 0.0)
+        self.progress = (what, 0.0)

@@ -35,6 +35,7 @@ from modelport.core.serving.model import Model
 from modelport.core.serving.observers import ObserverQueue
 from modelport.core.serving.planning import Latencies, Planning
 from modelport.core.serving.principal import Caller
+from modelport.core.serving.refusals import shutting_down
 from modelport.core.serving.stream import Stream
 from modelport.core.serving.views import hardware_view, placement_view
 
@@ -366,7 +367,7 @@ class Host:
 
     def _refuse_while_stopping(self) -> None:
         if self._phase in {"draining", "stopped"}:
-            raise Unavailable("The server is shutting down. Ask another one, or try again later.", retry_after_s=5.0)
+            raise shutting_down()
 
     async def _preload(self, model: Model) -> None:
         try:

@@ -101,7 +101,7 @@ class Model:
         """What its fetch or its load is doing, and how much of that is done; None if neither goes on."""
         if not self.deployments:
             return self._progress if self._state == "loading" else None
-        return next((deployment.progress for deployment in self.deployments.values() if deployment.progress), None)
+        return next((each.progress for each in self.deployments.values() if each.state == "loading"), None)
 
     def info(self) -> ModelInfo:
         """What the server says of it."""

@@ -71,8 +71,9 @@ def test_caller_who_leaves_frees_the_slot(demo, serve, stream):
             httpx.Client(base_url=server.url, timeout=60) as client,
             client.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as response,
         ):
-            next(response.iter_bytes())
-            leave.wait(30)
+            pieces = response.iter_bytes()  # held: a collected iterator closes the connection
+            next(pieces)
+            leave.wait(60)
 
     if stream:
         caller = threading.Thread(target=call)

@@ -91,7 +91,7 @@ def test_everything_but_health_needs_a_key_and_says_so_in_the_dialect_of_the_pat
         "/mine /v1/chat/completions /health/../v1/models /healthy /schema"
     ).split()
     for path in paths:
-        for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "TRACE", "BREW"):
+        for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "TRACE", "PATCH"):
             response = server.client.request(method, path)
             assert response.status_code == 401, (method, path, response.status_code)
     openai_error = server.client.post("/v1/chat/completions").json()["error"]

@@ -220,9 +220,9 @@ class FakeReplica:
 
     def die(self, why: str = "The worker was ended by SIGKILL.") -> None:
         cause = ModelFailed(why)
-        unstarted = [id for id in self.open if id not in self.started]
-        for id in [id for id in self.open if id in self.started]:
-            self._end(id, FailedPart(cause.to_wire()))
+        unstarted = [number for number in self.open if number not in self.started]
+        for number in [number for number in self.open if number in self.started]:
+            self._end(number, FailedPart(cause.to_wire()))
         self.open.clear()
         self._idle.set()
         self._gone()

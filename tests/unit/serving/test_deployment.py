@@ -157,8 +157,8 @@ async def test_replicas_share_the_requests(world):
     first, second = here.executor.running
     first.die()
     assert len(second.open) == 4, "the living one took over"
-    for id in list(second.open):
-        second.finish(id)
+    for number in list(second.open):
+        second.finish(number)
     await asyncio.gather(*answers)
 
 

@@ -279,11 +279,11 @@ async def test_a_stream_gives_deltas_then_usage(world):
     await here.settle()
     assert not opening.done(), "nothing is there yet"
     replica = here.replica()
-    id = replica.seen[0].id
-    replica.delta(id, "on")
-    replica.delta(id, "e")
+    call = replica.seen[0].id
+    replica.delta(call, "on")
+    replica.delta(call, "e")
     stream = await opening
-    replica.finish(id)
+    replica.finish(call)
     assert [delta.text async for delta in stream] == ["on", "e"]
     assert (stream.model, stream.usage.prompt_tokens, stream.timings.run_s) == ("a", 3, 0.25)
 
@@ -317,10 +317,10 @@ async def test_a_slow_reader_gets_everything_in_at_most_64_pieces(world):
     opening = here.ask_stream()
     await here.settle()
     replica = here.replica()
-    id = replica.seen[0].id
+    call = replica.seen[0].id
     for number in range(1000):
-        replica.delta(id, f"{number} ")
-    replica.finish(id)
+        replica.delta(call, f"{number} ")
+    replica.finish(call)
     pieces = [delta.text async for delta in await opening]
     assert len(pieces) <= 64
     assert "".join(pieces) == "".join(f"{number} " for number in range(1000))

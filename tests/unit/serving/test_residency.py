@@ -177,10 +177,10 @@ async def test_on_a_random_walk_no_rule_is_broken_and_no_request_is_lost(world, 
             case "ask":
                 asked.append(here.ask(walk.choice("abcp"), str(step)))
             case "begin" | "finish" as verb:
-                held = [(replica, id) for replica in here.executor.running for id in replica.open]
+                held = [(replica, call) for replica in here.executor.running for call in replica.open]
                 if held:
-                    replica, id = walk.choice(held)
-                    getattr(replica, verb)(id)
+                    replica, call = walk.choice(held)
+                    getattr(replica, verb)(call)
             case "turn":
                 here.clock.turn(walk.choice([0.1, 3, 30]))
             case "gate":
@@ -201,8 +201,8 @@ async def test_on_a_random_walk_no_rule_is_broken_and_no_request_is_lost(world, 
     here.executor.gate.set()
     for _ in range(2000):
         for replica in list(here.executor.running):
-            for id in list(replica.open):
-                replica.finish(id)
+            for call in list(replica.open):
+                replica.finish(call)
         await asyncio.sleep(0)
         here.clock.turn(0.5)
         if all(answer.done() for answer in asked):

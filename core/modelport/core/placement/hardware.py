@@ -74,8 +74,8 @@ class Hardware:
 
     @property
     def devices(self) -> list[Device]:
-        """Every device that was found."""
-        return [device for probe in self.probes.values() for device in probe.devices]
+        """Every device that was found, in the order of the backends, whoever answered first."""
+        return [device for name in self._registry.backends if name in self.probes for device in self.probes[name].devices]
 
     def budgets(self) -> dict[str, int]:
         """Most bytes of models per device id."""

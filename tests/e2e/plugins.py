@@ -8,9 +8,9 @@ from pathlib import Path
 def install(folder: Path, kind: str, name: str, source: str) -> dict[str, str]:
     """Writes the module and the metadata of a plugin; returns the environment that puts it on the path."""
     folder.mkdir(exist_ok=True)
-    module = f"e2e_{kind.removesuffix('s')}_{name}"
+    module = f"e2e_{kind.removesuffix('s')}_{name}".replace("-", "_")
     (folder / f"{module}.py").write_text(source)
-    info = folder / f"e2e_{name}-0.1.dist-info"
+    info = folder / f"{module}-0.1.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: e2e-{name}\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(f"[modelport.{kind}]\n{name} = {module}\n")

@@ -130,7 +130,7 @@ def decode_body(body: bytes, kind: type[T], prefix: str = "") -> T:
     if not body.strip():
         raise InvalidRequest("The body is empty. Send JSON, with `Content-Type: application/json`.")
     try:
-        return _decoder(kind).decode(body)  # type: ignore[no-any-return]
+        return _decoder(kind).decode(body)  # type: ignore[no-any-return, arg-type]
     except msgspec.ValidationError as error:
         raise _invalid(str(error), prefix) from None
     except msgspec.DecodeError as error:

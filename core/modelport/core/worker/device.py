@@ -185,7 +185,9 @@ class DeviceThread:
         self._choice_over(id, index)
         try:
             self._engines[entry].cancel(id, index)
-            self.engine_load = self._engines[entry].load()
+            load = self.engine_load = self._engines[entry].load()
+            if not load.running and not load.waiting and entry in self._stepping:
+                self._stepping.remove(entry)
         except Exception as error:
             self._give_up(entry, error)
 

@@ -91,8 +91,11 @@ class Backend(Protocol):
     def probe(self) -> Probe:
         """Finds devices. Runs in a child process of its own, with a timeout; may import drivers and may crash."""
 
-    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device]) -> Verdict:
-        """Judges. Runs in the server, often: pure, torch-free, no I/O, well under a millisecond."""
+    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:
+        """Judges. Runs in the server, often: pure, torch-free, no I/O, well under a millisecond.
+
+        `dtype` is what the configuration asks for, as in `LoadContext`; a precision that the devices lack is a `no`.
+        """
 
     def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
         """Environment variables for the worker, set before it starts (thread counts, visible devices)."""

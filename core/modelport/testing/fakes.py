@@ -147,7 +147,7 @@ class NumpyBackend:
         device = Device(backend=self.name, name="NumPy", memory_total_bytes=1 << 30, memory_free_bytes=1 << 30)
         return Probe(devices=(device,), versions={"numpy": np.__version__})
 
-    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device]) -> Verdict:
+    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:
         """Runs what a `TinyNetwork` has a method for."""
         for name, entry in program.entries.items():
             if isinstance(entry, Generate) and entry.mode == "own":

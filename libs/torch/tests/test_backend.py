@@ -82,3 +82,11 @@ def test_worker_environment_sets_threads_and_lets_idle_ones_sleep(backend: Any, 
     environment = backend.environment([device], 3)
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_verdict_speaks_of_the_precision_that_was_asked_for(backend: Any, tiny: Any, card: Any, device: Device) -> None:
+    described = card(tiny("llama"), dtype="bfloat16")
+    own, wide = (backend.verdict(GENERATE, described, [device], dtype) for dtype in ("auto", "float32"))
+    assert wide.dtype == "float32"
+    assert "float32" in wide.reason
+    assert wide.memory_bytes >= own.memory_bytes

@@ -36,7 +36,7 @@ class Backend:
     def __init__(self, name: str, rank: int, verdict: Verdict | Exception) -> None:
         self.name, self.rank, self._verdict = name, rank, verdict
 
-    def verdict(self, program: Program, card: ModelCard, devices: Any) -> Verdict:
+    def verdict(self, program: Program, card: ModelCard, devices: Any, dtype: str = "auto") -> Verdict:
         if isinstance(self._verdict, Exception):
             raise self._verdict
         return self._verdict

@@ -100,7 +100,7 @@ class FakeBackend:
     def probe(self) -> Probe:
         raise AssertionError("the probes of these tests are given")
 
-    def verdict(self, program: Program, card: Any, devices: Any) -> Verdict:
+    def verdict(self, program: Program, card: Any, devices: Any, dtype: str = "auto") -> Verdict:
         return Verdict(answer="yes", reason="it can", memory_bytes=self._need(card.name))
 
     def environment(self, devices: Any, threads: int) -> dict[str, str]:

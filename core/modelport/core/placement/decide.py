@@ -9,6 +9,7 @@ import msgspec
 from modelport.contract.backend import Backend, Verdict
 from modelport.contract.card import ModelCard
 from modelport.contract.device import Device, Probe
+from modelport.contract.errors import ModelportError
 from modelport.contract.extension import Candidate
 from modelport.contract.program import Program
 from modelport.core.config.settings import MemorySettings, ModelSettings
@@ -84,7 +85,7 @@ def decide(
             absent = _candidate(backend, (), Verdict(answer="no", reason=probe.reason or "no device was found"))
             unable.append(Weighed(candidate=absent, reason=absent.verdict.reason))
         for device in probe.devices:
-            candidate = _candidate(backend, (device,), _judge(backend, program, card, device))
+            candidate = _candidate(backend, (device,), _judge(backend, program, card, device, model.dtype))
             candidate = msgspec.structs.replace(candidate, latency_s=(latencies or {}).get(backend.name))
             objection = _objection(candidate, device, model, asked, (budgets or {}).get(device.id))
             if objection is None:
@@ -131,9 +132,11 @@ def _candidate(backend: Backend, devices: tuple[Device, ...], verdict: Verdict) 
     return Candidate(backend=backend.name, devices=devices, verdict=verdict, rank=backend.rank)
 
 
-def _judge(backend: Backend, program: Program, card: ModelCard, device: Device) -> Verdict:
+def _judge(backend: Backend, program: Program, card: ModelCard, device: Device, dtype: str) -> Verdict:
     try:
-        return backend.verdict(program, card, (device,))
+        return backend.verdict(program, card, (device,), dtype)
+    except ModelportError as error:
+        return Verdict(answer="no", reason=error.message)
     except Exception as error:  # a plugin's defect must not hide the others
         return Verdict(answer="no", reason=f"its verdict raised {type(error).__name__}: {error}")
 

@@ -84,12 +84,12 @@ class TorchBackend(ABC):
             "TOKENIZERS_PARALLELISM": "false",
         }
 
-    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device]) -> Verdict:
+    def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:
         """Judges from the card alone."""
         if len(devices) != 1:
             return Verdict(answer="no", reason=f"{self.name} runs a model on one device, and {len(devices)} were asked for.")
         device = devices[0]
-        dtype = resolve("auto", card.dtype, device.dtypes)
+        asked, dtype = dtype, resolve(dtype, card.dtype, device.dtypes)
         if reason := self._refusal(program, card):
             return Verdict(answer="no", reason=reason, dtype=dtype)
         memory = self.memory_bytes(program, card, dtype)
@@ -102,7 +102,8 @@ class TorchBackend(ABC):
                 dtype=dtype,
             )
         generates = any(isinstance(entry, Generate) for entry in program.entries.values())
-        widened = f", widened from {card.dtype}, which {device.name} does not compute in" if dtype != card.dtype else ""
+        is_widened = asked in ("auto", "fast") and dtype != card.dtype
+        widened = f", widened from {card.dtype}, which {device.name} does not compute in" if is_widened else ""
         return Verdict(
             answer="yes",
             reason=f"transformers runs it on {device.name} in {dtype}{widened}.",

@@ -87,12 +87,10 @@ class MemorySettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, f
         budget_bytes: Most bytes of models per device, by device id or backend name (`cpu`, `cuda:0`); a device
             that is not named may use `fraction` of what was free at start.
         fraction: See above.
-        spare: Spare workers kept warm after the first load; 0 disables them.
     """
 
     budget_bytes: dict[str, Positive] = {}
     fraction: Annotated[float, Meta(gt=0, le=1)] = 0.9
-    spare: Annotated[int, Meta(ge=0, le=1)] = 0
 
 
 class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -120,7 +118,6 @@ class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
         trust_remote_code: Run the checkpoint's own code; needs `revision`.
         executor: Where replicas run.
         isolation: `process`, or `thread` for a model without torch.
-        group: Models of one group share a worker.
         interpreter: The Python that runs its workers.
         options: For its skill.
         backend_options: For its backend, over `backends.NAME`.
@@ -147,7 +144,6 @@ class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     trust_remote_code: bool = False
     executor: str = "process"
     isolation: Literal["process", "thread"] = "process"
-    group: str | None = None
     interpreter: str | None = None
     options: dict[str, Any] = {}
     backend_options: dict[str, Any] = {}
@@ -175,7 +171,6 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
         state_dir: Where keys and measurements are kept.
         log_level: `debug`, `info`, `warning` or `error`.
         log_format: `auto` is pretty on a terminal and JSON otherwise.
-        log_content: Log prompts and outputs.
     """
 
     server: ServerSettings = ServerSettings()
@@ -196,7 +191,6 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     state_dir: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "pretty", "json"] = "auto"
-    log_content: bool = False
 
     def enabled(self, kind: str, name: str) -> bool:
         """Whether the plugin `name` of `kind` (`apis`, `backends`, `skills`, `executors`) is enabled."""

@@ -271,7 +271,7 @@ class ProcessReplica:
         tail = child.output.tail()
         if tail:
             # A library may print a prompt: the lines are for the operator's log, and only a failed load names the last one.
-            self._log.warning("last lines of the worker", lines=tail)
+            (self._log.debug if self._is_stopping else self._log.warning)("last lines of the worker", lines=tail)
             cause.add_note("\n".join(tail))
             if not self._is_loaded:
                 cause = ModelFailed(f"{cause.message} Its last line was: {tail[-1]}")

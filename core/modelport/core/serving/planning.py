@@ -145,11 +145,6 @@ class Planning:
 
     def _executor(self, job: Job) -> Executor:
         model = job.settings
-        if model.group is not None:
-            raise ConfigurationError(
-                f"models.{job.model}.group is {model.group!r}, and models that share a worker are not supported yet. "
-                "Remove the key: the model gets a worker of its own."
-            )
         name = "thread" if model.isolation == "thread" else model.executor
         executor = self._executors.get(name)
         if executor is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,17 +89,19 @@ class FakeHub:
         if self.failing:
             return self._send(request, self.failing)
         if path.startswith("api/models/"):
-            repo, _, revision = path.removeprefix("api/models/").partition("/revision/")
+            repo, what, revision = re.fullmatch(r"api/models/(.+?)(?:/(revision|tree)/(.+))?", path).groups("")  # type: ignore[union-attr]
             if repo not in self.repos:
                 return self._send(request, 401, {"X-Error-Code": "RepoNotFound"})
             if revision not in ("", "main", COMMIT):
                 return self._send(request, 404, {"X-Error-Code": "RevisionNotFound"})
-            siblings = [
-                {"rfilename": name, "size": self.sizes.get((repo, name), len(content)), "blobId": "0"}
-                for name, content in self.repos[repo].items()
-            ]
-            body = json.dumps({"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "tags": []})
-            return self._send(request, 200, {"Content-Type": "application/json"}, body.encode())
+            sizes = {name: self.sizes.get((repo, name), len(content)) for name, content in self.repos[repo].items()}
+            listing: Any
+            if what == "tree":  # which huggingface_hub 2 asks for
+                listing = [{"type": "file", "path": name, "size": size, "oid": "0"} for name, size in sizes.items()]
+            else:
+                siblings = [{"rfilename": name, "size": size, "blobId": "0"} for name, size in sizes.items()]
+                listing = {"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "tags": []}
+            return self._send(request, 200, {"Content-Type": "application/json"}, json.dumps(listing).encode())
         repo, _, rest = path.partition("/resolve/")
         name = rest.partition("/")[2]
         if repo in self.gated:

@@ -76,6 +76,7 @@ def test_unknown_name_is_told_the_nearest(requested: str, message: str) -> None:
 
 def test_nearest_name_is_one_that_the_caller_may_know() -> None:
     assert refusal("minlim", visible={"org/SmolLM"}) == 'There is no model "minlim". Models here: org/SmolLM.'
+    assert refusal("minlim", visible={"chat"}) == 'There is no model "minlim". Models here: org/SmolLM.'
     assert refusal("minlim", visible=set()) == 'There is no model "minlim". No model is configured.'
 
 

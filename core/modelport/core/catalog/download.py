@@ -163,7 +163,6 @@ def _size(count: float) -> str:
 
 def explain(error: Exception, job: Job) -> ModelportError:
     """What went wrong, in a sentence that says what to do."""
-    import httpx
     from huggingface_hub import errors
 
     name = f"{job.repo} at {job.revision}" if job.revision else job.repo
@@ -188,13 +187,18 @@ def explain(error: Exception, job: Job) -> ModelportError:
         return ConfigurationError(f"{job.repo!r} is neither a folder nor a Hub id (org/model). Check the spelling.")
     if status is not None:
         return Unavailable(f"The Hub answered {status} while {name} was fetched. Try again later.")
-    if isinstance(error, httpx.TransportError | errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+    if _is_transport_error(error) or isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return Unavailable(
             f"The Hub could not be reached to fetch {name}. Check the network, or give a local folder as the source."
         )
     if isinstance(error, OSError):
         return ConfigurationError(f"{name} could not be stored: {error.strerror or error}. Check the folder that HF_HOME names.")
     return ModelportError(f"Fetching {name} failed with {type(error).__name__}: {error}")
+
+
+def _is_transport_error(error: Exception) -> bool:
+    """Whether the network failed. By name: huggingface_hub 1 speaks through httpx and 2 through httpx2, whose classes differ."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 def _errno(error: BaseException | None) -> int | None:

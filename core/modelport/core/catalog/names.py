@@ -43,7 +43,7 @@ class Names:
 
         Args:
             requested: A name, an alias or a family.
-            visible: The only models that the caller may know of, or None for all.
+            visible: Names or aliases of the only models that the caller may know of, or None for all.
 
         Raises:
             NotFound: with the nearest name.
@@ -59,7 +59,7 @@ class Names:
         raise NotFound(f"There is no model {shown(requested)}.{self._hint(requested, visible)}", param="model")
 
     def _hint(self, requested: str, visible: Collection[str] | None) -> str:
-        models = [name for name in self._models if visible is None or name in visible]
+        models = [name for name in self._models if visible is None or not {name, *self.aliases(name)}.isdisjoint(visible)]
         known = [*models, *(alias for alias, name in self._aliases.items() if name in models)]
         if requested.startswith(PREFIX):
             return " Requests may name families only where allow_families = true."

@@ -90,6 +90,32 @@ def test_caller_who_leaves_frees_the_slot(demo, serve, stream):
 
 
 @pytest.mark.real
+def test_generations_beyond_batch_and_queue_are_refused_with_the_time_to_come_back(demo, serve):
+    server = serve(f'[limits]\nqueue_items = 2\n[models.smollm2]\nsource = "{CHAT}"\nmax_items = 2\n')
+    server.client.post("/v1/completions", json=LONG | {"max_tokens": 1}).raise_for_status()
+    answers: list[httpx.Response] = []
+
+    def call() -> None:
+        answers.append(httpx.post(f"{server.url}/v1/completions", json=LONG | {"max_tokens": 150}, timeout=120))
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for number, caller in enumerate(callers, 1):
+        caller.start()
+        if number <= 4:  # two run and two wait, wherever they wait
+            server.until(
+                lambda number=number: (
+                    server.metric("modelport_queue_running", model="smollm2")
+                    + server.metric("modelport_queue_waiting", model="smollm2")
+                    == number
+                )
+            )
+    for caller in callers:
+        caller.join(120)
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [429] * 4
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers if answer.status_code == 429)
+
+
+@pytest.mark.real
 def test_sigterm_lets_running_requests_finish(demo, serve, openai_client):
     server = serve(CONFIG)
     client = openai_client(server)

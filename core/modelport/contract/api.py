@@ -130,7 +130,10 @@ def decode_body(body: bytes, kind: type[T], prefix: str = "") -> T:
     if not body.strip():
         raise InvalidRequest("The body is empty. Send JSON, with `Content-Type: application/json`.")
     try:
-        return _decoder(kind).decode(body)  # type: ignore[no-any-return, arg-type]
+        value: T = _decoder(kind).decode(body)  # type: ignore[arg-type]
+        if _LONG_DIGITS.search(body):
+            _refuse_wide(value, (prefix,) if prefix else ())
+        return value
     except msgspec.ValidationError as error:
         raise _invalid(str(error), prefix) from None
     except msgspec.DecodeError as error:
@@ -145,6 +148,28 @@ def decode_body(body: bytes, kind: type[T], prefix: str = "") -> T:
 @lru_cache(maxsize=512)
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=decode_hook)
+
+
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+
+
+def _refuse_wide(value: Any, path: tuple[str, ...]) -> None:
+    """Returns if no integer in `value` is wider than what can be sent to the process that runs the model."""
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            param = ".".join(path)
+            raise InvalidRequest(f"The field '{param}' is wrong: an integer must fit 64 bits.", param=param or None)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if isinstance(key, int):
+                _refuse_wide(key, path)
+            _refuse_wide(each, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for position, each in enumerate(value):
+            _refuse_wide(each, (*path, str(position)))
+    elif isinstance(value, msgspec.Struct):
+        for name, field in zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True):
+            _refuse_wide(getattr(value, field), (*path, name))
 
 
 _AT = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")

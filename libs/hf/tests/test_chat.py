@@ -181,3 +181,17 @@ def test_it_is_seen_whether_a_template_reads_parts_and_tools() -> None:
         for t in [ChatTemplates({"default": source}, {})]
     }
     assert seen == {CHATML: (False, False), GEMMA: (True, False), LLAMA3: (False, True)}
+
+
+def test_options_may_have_any_name_that_python_uses_itself() -> None:
+    templates = ChatTemplates({"default": "{{ messages[0].content }}"}, {})
+    assert templates.render([{"role": "user", "content": "x"}], options={"self": 1}) == "x"
+
+
+def test_what_is_nested_too_deeply_for_a_template_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(3000):
+        deep = {"a": deep}
+    templates = ChatTemplates({"default": "{{ tools | tojson }}"}, {})
+    with pytest.raises(InvalidRequest):
+        templates.render([{"role": "user", "content": "x"}], tools=[deep])

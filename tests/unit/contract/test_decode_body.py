@@ -40,3 +40,23 @@ def test_a_prefix_leads_the_path():
 def test_a_body_that_is_nested_without_end_is_refused():
     with pytest.raises(InvalidRequest):
         decode_body(b"[" * 1_000_000, list)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"prompt": "a", "seed": 100000000000000000000}', "seed"),
+        (b'{"prompt": "a", "seed": -100000000000000000000}', "seed"),
+        (b'{"prompt": [1, 100000000000000000000]}', "prompt.1"),
+        (b'{"prompt": "a", "logit_bias": {"100000000000000000000": 1}}', "logit_bias"),
+        (b'{"messages": [], "template_options": {"x": [100000000000000000000]}}', "template_options.x.0"),
+    ],
+)
+def test_an_integer_that_no_process_can_be_sent_is_refused_by_its_field(body, param):
+    with pytest.raises(InvalidRequest, match="64 bits") as caught:
+        decode_body(body, GenerationRequest)
+    assert caught.value.param == param
+
+
+def test_long_digits_in_texts_are_no_integers():
+    assert decode_body(b'{"prompt": "100000000000000000000"}', GenerationRequest).prompt == "1" + "0" * 20

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -66,6 +69,34 @@ async def test_stop_fails_open_calls_and_ends_the_threads(
             thread.join(10)
     assert threading.active_count() == before
     assert await replica.stop() >= 0
+
+
+async def test_a_stopped_replica_and_all_that_it_loaded_can_be_collected(executor: Any, spec: Any, new_owner: Any) -> None:
+    replica = executor.replica(spec, new_owner())
+    await replica.start()
+    await replica.stop()
+    for thread in threading.enumerate():
+        if thread.name.startswith("modelport-"):
+            thread.join(10)
+    gone = weakref.ref(replica)
+    del replica
+    executor.replica(spec, new_owner())
+    gc.collect()
+    assert gone() is None
+
+
+async def test_a_load_that_is_given_up_leaves_no_thread(executor: Any, spec: Any, owner: Any, odd: Any) -> None:
+    slow = threading.Event()
+    odd.Odd.session = lambda self, context: slow.wait(10) and odd.OddSession(context)
+    replica = executor.replica(spec, owner)
+    loading = asyncio.ensure_future(replica.start())
+    await owner.until(lambda: owner.said)
+    loading.cancel()
+    await asyncio.sleep(0.05)
+    slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            await loading
 
 
 async def test_a_load_that_raises_is_a_sentence(executor: Any, spec: Any, owner: Any) -> None:

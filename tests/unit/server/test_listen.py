@@ -114,6 +114,30 @@ def slow():
     return handler, entered, leave
 
 
+async def test_a_head_without_end_is_cut_off_before_it_fills_the_memory(build, surface):
+    served = Served(build, surface("red", []))
+    listener = served.listener()
+    serving = asyncio.create_task(listener.serve())
+    await served.announced.wait()
+    reader, writer = await asyncio.open_connection(*served.bound.getsockname())
+    writer.write(b"GET /health HTTP/1.1\r\nHost: a\r\nX-Long: ")
+    sent = 0
+    try:
+        while sent < 20_000_000 and not reader.at_eof():
+            writer.write(b"a" * 100_000)
+            await writer.drain()
+            sent += 100_000
+    except ConnectionError:
+        pass
+    assert sent < 20_000_000
+    async with httpx.AsyncClient() as client:
+        longest = {"x-long": "a" * 30_000}
+        assert (await client.get(f"{listener.url}/health", headers=longest)).status_code == 200
+    writer.close()
+    listener.stop()
+    await serving
+
+
 async def test_a_drain_lets_running_requests_finish_and_takes_no_new_ones(build, surface, slow):
     handler, entered, leave = slow
     served = Served(build, surface("red", [handler]))

@@ -124,3 +124,13 @@ def test_the_file_can_be_read_by_people(path):
     Keyring(path).create("app", models=["a"])
     kept = json.loads(path.read_text())["keys"][0]
     assert (kept["name"], kept["models"], kept["scopes"]) == ("app", ["a"], ["infer"])
+
+
+def test_a_running_server_whose_file_of_keys_vanishes_does_not_open_up(path):
+    server = Keyring(path)
+    _, token = Keyring(path).create("app")
+    assert server.in_force
+    path.unlink()
+    assert server.in_force
+    with pytest.raises(Unauthenticated, match="not known here"):
+        server.verify(token)

@@ -414,3 +414,24 @@ async def test_observers_are_told_and_one_that_hangs_only_loses_records(world):
     assert len(seen) == 1025
     assert (seen[0].request_id, seen[0].principal, seen[0].model, seen[0].status) == ("req-7", "anonymous", "a", "ok")
     assert (seen[0].backend, seen[0].usage.prompt_tokens) == ("cpu", 3)
+
+
+async def test_a_deadline_counts_the_reading_of_the_checkpoint(world, monkeypatch):
+    here = await world({"a": {}}, started=False)
+    monkeypatch.setattr(here.host._catalog, "card", lambda *_: asyncio.Event().wait())
+    with pytest.raises(DeadlineExceeded):
+        async with asyncio.timeout(5):
+            await here.ask("a", options=Options(deadline_s=0.05))
+
+
+async def test_a_client_that_leaves_while_the_checkpoint_is_read_waits_no_longer(world, monkeypatch):
+    here = await world({"a": {}}, started=False)
+    monkeypatch.setattr(here.host._catalog, "card", lambda *_: asyncio.Event().wait())
+    client = Client()
+    asked = here.ask("a", scope=client.scope)
+    await client.watched.wait()
+    client.leave()
+    with pytest.raises(Cancelled):
+        async with asyncio.timeout(5):
+            await asked
+    assert here.host._models["a"]._waiting == 0

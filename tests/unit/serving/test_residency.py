@@ -213,3 +213,26 @@ async def test_on_a_random_walk_no_rule_is_broken_and_no_request_is_lost(world, 
     assert {type(error).__name__ for error in outcomes if error} <= {"ModelFailed"}, "only a death fails a request"
     assert deaths or not any(outcomes)
     assert here.ledger.of("queue")[-1][1:] == (0, 0)
+
+
+async def test_a_load_whose_callers_have_waited_long_enough_gives_up_its_place(world):
+    here = await world({"a": {}, "b": {}}, need=60, memory={"budget_bytes": {"cpu": 100}}, limits={"load_wait_s": 60})
+    here.executor.answers = False
+    here.ask("a")
+    await here.settle()
+    waiting = here.ask("b")
+    await here.settle()
+    here.clock.turn(6)  # longer than the keeper's patience: a makes way
+    await here.settle()
+    here.clock.turn(55)
+    with pytest.raises(Unavailable):
+        await waiting
+    await here.settle()
+    assert here.state("b") == "unloaded", "nobody wants it any more"
+    later = here.ask("a", "later")
+    await here.settle()
+    assert len(here.replica("a").seen) == 2, "a need not make way any longer"
+    here.executor.answers = True
+    for call in here.replica("a").seen:
+        here.replica("a").finish(call.id)
+    await later

@@ -48,6 +48,11 @@ class ThreadReplica:
         self._is_loaded = False
         self._stopped: asyncio.Future[int] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its thread is done."""
+        return self._ended.is_set()
+
     async def start(self) -> ReplicaReady:
         """Loads; see the contract."""
         self._owner = asyncio.get_running_loop()
@@ -132,7 +137,7 @@ class ThreadReplica:
                 return
             self._worker, self._loop = worker, asyncio.get_running_loop()
             self._tell(self._settle, ready)
-            while not self._leave.is_set():
+            while not self._leave.is_set() and not self._is_stopping:  # it may have been given up while it loaded
                 self._tell(self._events_stats, worker.stats())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._leave.wait(), self._spec.heartbeat_s)
@@ -229,7 +234,7 @@ class ThreadExecutor:
             ConfigurationError: if its backend may not run in this process.
         """
         replica = ThreadReplica(spec, events, self._lookup)
-        self._replicas.append(replica)
+        self._replicas = [known for known in self._replicas if not known.is_over] + [replica]
         return replica
 
     async def close(self) -> None:

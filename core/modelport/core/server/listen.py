@@ -27,6 +27,7 @@ import uvicorn
 from modelport.contract.errors import ConfigurationError
 from modelport.core.config.settings import ServerSettings
 from modelport.core.server.asgi import Application
+from modelport.core.server.http import BoundedProtocol
 
 __all__ = ["Listener", "bind", "url_of"]
 
@@ -128,7 +129,7 @@ class Listener:
         self.url = url_of(bound, server.tls_cert is not None)
         config = uvicorn.Config(
             app,
-            http="auto" if sys.platform == "win32" else "httptools",
+            http="auto" if sys.platform == "win32" else BoundedProtocol,
             ws="auto" if app.has_websockets else "none",
             loop="none",
             lifespan="on",

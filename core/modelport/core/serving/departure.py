@@ -1,12 +1,14 @@
-"""Notices that the client has left, and calls back."""
+"""Notices that the client has left, and calls back; and a wait that ends then."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-__all__ = ["Departure"]
+from modelport.contract.errors import Cancelled, DeadlineExceeded
+
+__all__ = ["Departure", "attended"]
 
 _FIRST_LOOK_S = 0.01
 
@@ -50,3 +52,26 @@ class Departure:
             if event["type"] in {"http.disconnect", "websocket.disconnect"}:
                 self._gone()
                 return
+
+
+async def attended(work: Coroutine[Any, Any, None], scope: Mapping[str, Any] | None, deadline_s: float | None) -> float | None:
+    """Waits for `work` while the client is there and has time; returns what is left of its time.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the client left, or its time is over; `work` is cancelled.
+    """
+    began = asyncio.get_running_loop().time()
+    task = asyncio.ensure_future(work)
+    departure = Departure(scope, task.cancel)
+    try:
+        done, _ = await asyncio.wait([task], timeout=deadline_s)
+    finally:
+        departure.close()
+        task.cancel()
+    left_s = None if deadline_s is None else deadline_s - (asyncio.get_running_loop().time() - began)
+    if not done or (left_s is not None and left_s <= 0):
+        raise DeadlineExceeded("The request's deadline passed while its model was being fetched. Give it more time.")
+    if task.cancelled():
+        raise Cancelled("The client closed the connection before the answer was ready.")
+    task.result()
+    return left_s

@@ -82,7 +82,7 @@ class Deployment:
             clock=clock,
             events=events,
             longest_wait_s=limits.load_wait_s,
-            late=self._not_yet,
+            late=self._late,
         )
         self._loaders: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -389,8 +389,8 @@ class Deployment:
         if memory:
             self._keeper.release(self, memory)
 
-    def _not_yet(self) -> Unavailable:
-        return not_yet(self.job.model, self._state, *self.progress, self._clock.now() - self._load_began)
+    def _late(self, ticket: Ticket) -> None:
+        self.cancel(ticket, not_yet(self.job.model, self._state, *self.progress, self._clock.now() - self._load_began))
 
     def _say(self, what: str) -> None:
         self.progress = (what, 0.0)

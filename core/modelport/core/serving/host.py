@@ -25,6 +25,7 @@ from modelport.core.plugins.registry import Registry
 from modelport.core.serving.access import Access
 from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock, LoopClock, Timer
+from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.dispatch import Dispatcher
 from modelport.core.serving.events import Events
@@ -182,8 +183,8 @@ class Host:
         options: Options = Options(),
     ) -> Reply[Any]:
         """Answers one request."""
-        deployment, definition, caller = await self._route(task, model, request, principal, options)
-        return await self._dispatcher.run(deployment, definition, request, caller.name, scope, _with_id(options, scope))
+        deployment, definition, caller, options = await self._route(task, model, request, principal, scope, options)
+        return await self._dispatcher.run(deployment, definition, request, caller.name, scope, options)
 
     async def stream(
         self,
@@ -195,15 +196,21 @@ class Host:
         options: Options = Options(),
     ) -> Stream:
         """Starts a streamed answer and returns when its first delta is there."""
-        deployment, definition, caller = await self._route(task, model, request, principal, options)
+        deployment, definition, caller, options = await self._route(task, model, request, principal, scope, options)
         if definition.delta is None:
             raise InvalidRequest(f"The task {task!r} does not stream. Ask without streaming.", param="stream")
-        return await self._dispatcher.stream(deployment, definition, request, caller.name, scope, _with_id(options, scope))
+        return await self._dispatcher.stream(deployment, definition, request, caller.name, scope, options)
 
     async def _route(
-        self, task: str, name: str, request: msgspec.Struct, principal: Principal, options: Options
-    ) -> tuple[Deployment, Task[Any, Any, Any], Caller]:
-        """Checks a request, and finds where it goes. Suspends only if the model's checkpoint has not been read."""
+        self,
+        task: str,
+        name: str,
+        request: msgspec.Struct,
+        principal: Principal,
+        scope: Mapping[str, Any] | None,
+        options: Options,
+    ) -> tuple[Deployment, Task[Any, Any, Any], Caller, Options]:
+        """Checks a request, and finds where it goes and with which options. Suspends only if the checkpoint is not read."""
         known = ""
         try:
             caller = self._access.need(principal, "infer")
@@ -222,8 +229,11 @@ class Host:
                     param="request",
                 )
             if model.choice is None:
-                await model.read(wait_s=self._settings.limits.load_wait_s)
-            return self._deployment(model, task, options.hardware), definition, caller
+                limits, wanted_s = self._settings.limits, options.deadline_s
+                wanted_s = wanted_s if wanted_s is not None else limits.request_s or None
+                left_s = await attended(model.read(wait_s=limits.load_wait_s), scope, wanted_s)
+                options = msgspec.structs.replace(options, deadline_s=left_s)
+            return self._deployment(model, task, options.hardware), definition, caller, _with_id(options, scope)
         except ModelportError as error:
             self._events.request_rejected(known, error.kind)
             raise

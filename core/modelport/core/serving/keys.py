@@ -69,7 +69,7 @@ class Keyring:
     Args:
         path: The file; it need not exist.
         required: `auto` asks for keys as soon as there is one (revoked and expired ones count: a server whose last key is
-            taken away does not open up).
+            taken away does not open up, nor does one whose file of keys vanishes while it runs).
     """
 
     def __init__(self, path: Path, required: Literal["auto", "always", "never"] = "auto") -> None:
@@ -77,6 +77,7 @@ class Keyring:
         self._required = required
         self._seen: tuple[int, int, int] | None = None
         self._keys: dict[str, KeyRecord] = {}
+        self._had_keys = False
 
     @classmethod
     def of(cls, settings: Settings) -> Keyring:
@@ -91,7 +92,8 @@ class Keyring:
         if self._required != "auto":
             return self._required == "always"
         self._refresh()
-        return bool(self._keys)
+        self._had_keys = self._had_keys or bool(self._keys)
+        return self._had_keys
 
     def create(
         self, name: str, scopes: Iterable[str] = ("infer",), models: Iterable[str] | None = None, expires_at: float | None = None

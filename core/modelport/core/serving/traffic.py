@@ -31,7 +31,7 @@ class Traffic:
         clock: The time.
         events: What is reported.
         longest_wait_s: Seconds in the line after which a ticket is refused.
-        late: The refusal then.
+        late: Called with it then, to refuse it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Traffic:
         clock: Clock,
         events: Events,
         longest_wait_s: float,
-        late: Callable[[], ModelportError],
+        late: Callable[[Ticket], None],
     ) -> None:
         self._model = model
         self._slots = slots
@@ -90,7 +90,7 @@ class Traffic:
     def wait(self, ticket: Ticket) -> None:
         """Puts a ticket into the line."""
         self._line.push(ticket)
-        ticket.timer = self._clock.later(self._longest_wait_s, lambda: self._waited_out(ticket))
+        ticket.timer = self._clock.later(self._longest_wait_s, lambda: self._late(ticket))
 
     def flush(self) -> None:
         """Sends all that wait."""
@@ -168,6 +168,3 @@ class Traffic:
     def report(self) -> None:
         """Tells the metrics how many wait and run."""
         self._events.queue(self._model, self._admission.waiting, self._admission.running)
-
-    def _waited_out(self, ticket: Ticket) -> None:
-        self.cancel(ticket, self._late())

@@ -35,6 +35,11 @@ class RunningGeneration:
         self._error: BaseException | None = None
         self._is_over = False
 
+    @property
+    def choices(self) -> int:
+        """How many of its choices are open."""
+        return len(self._open)
+
     def __aiter__(self) -> AsyncIterator[GenerateEvent]:
         return self
 

@@ -30,6 +30,9 @@ T = TypeVar("T")
 class Generations(Protocol):
     """Who hands requests to engines and events back."""
 
+    def has_room(self, choices: int) -> bool:
+        """Whether so many more choices run at once with those that are open, rather than wait in the engine."""
+
     def start(self, entry: str, request: GenerateRequest, generation: RunningGeneration) -> None:
         """Queues `request`; `generation` gets its events."""
 
@@ -120,7 +123,7 @@ class CallRun:
             partial(self._generation_over, number),
         )
         self._generations[number] = generation
-        if self.started():
+        if machine.generations.has_room(request.n) and self.started():
             machine.announce()
         machine.generations.start(entry, request, generation)
         return generation
@@ -191,6 +194,11 @@ class CallRun:
             self._machine.cache.put(entry, key, future.result())
 
     def _count_event(self, event: GenerateEvent) -> None:
+        generation = self._generations.get(event.id)
+        if self.started() and generation is not None:  # the engine had no room for it before
+            now = time.monotonic()
+            self._queue_s += now - generation.began
+            generation.began = now
         self._completion_tokens += len(event.tokens)
         self._cached_tokens += event.cached_tokens
 

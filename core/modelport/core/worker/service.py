@@ -288,6 +288,12 @@ class Worker:
         """An id that no other request of this worker has."""
         return next(self._ids)
 
+    def has_room(self, choices: int) -> bool:
+        """Whether so many more choices run at once with those that are open, rather than wait in the engine."""
+        assert self._deployment is not None
+        assert self._deployment.limits is not None
+        return choices + sum(other.choices for other in self._generations.values()) <= self._deployment.limits.max_items
+
     def start(self, entry: str, request: GenerateRequest, generation: RunningGeneration) -> None:
         """Queues `request`; `generation` gets its events."""
         self._generations[request.id] = generation

@@ -103,17 +103,19 @@ class ChatTemplates:
         variables: dict[str, Any] = {**self._special, **(options or {})}
         try:
             text = self._compiled[self._name(tools is not None)].render(
-                messages=turns,
-                tools=None if tools is None else list(tools),
-                documents=None,
-                add_generation_prompt=add_generation_prompt and not continue_final_message,
-                **variables,
+                {
+                    **variables,
+                    "messages": turns,
+                    "tools": None if tools is None else list(tools),
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt and not continue_final_message,
+                }
             )
         except jinja2.TemplateError as error:
             raise InvalidRequest(
                 f"The model's chat template refuses this conversation: {error.message or type(error).__name__}", param="messages"
             ) from error
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InvalidRequest(
                 f"The model's chat template cannot render this conversation ({type(error).__name__}): a message has a form that"
                 " it does not know. Check the roles and contents.",

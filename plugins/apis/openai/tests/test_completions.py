@@ -209,3 +209,26 @@ async def test_cached_tokens_are_reported(sdk, host):
     host.usage = Usage(prompt_tokens=5, completion_tokens=3, cached_tokens=4)
     completion = await sdk.completions.create(model="tiny", prompt="Once")
     assert completion.usage.prompt_tokens_details.cached_tokens == 4
+
+
+async def test_more_prompts_than_one_request_may_hold_are_refused_before_any_is_run(refused, host):
+    error = await refused(PATH, {"model": "tiny", "prompt": ["x"] * 2049})
+    assert error["param"] == "prompt"
+    assert "2048" in error["message"]
+    assert host.requests == []
+
+
+async def test_many_token_ids_are_one_prompt(http, host):
+    assert (await http.post(PATH, json={"model": "tiny", "prompt": [7] * 3000})).status_code == 200
+    assert len(host.request.prompt) == 3000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_tokens_asked_for_are_no_tokens_of_usage(http, stream):
+    body = {**BODY, "max_tokens": 0, "echo": True, "logprobs": 0, "stream": stream}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    answer = await http.post(PATH, json=body)
+    text = answer.text.split("data: ")[-2] if stream else answer.text
+    usage = json.loads(text)["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 0, 5)

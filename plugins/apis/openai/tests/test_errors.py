@@ -136,3 +136,8 @@ def test_readme_names_exactly_the_fields_that_are_ignored():
 def test_importing_the_surface_imports_no_framework():
     code = "import sys, modelport_api_openai; print(sorted({'litestar', 'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_model_that_does_something_else_is_an_error_about_the_model():
+    error = contract.WrongTask("The model 'tiny' does not do 'text-ranking'.", param="task")
+    assert json.loads(OpenAI().error(error, "/v1/rerank").body)["error"]["param"] == "model"

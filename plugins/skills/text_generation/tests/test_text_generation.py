@@ -151,6 +151,13 @@ async def test_a_prompt_is_tokenised_and_sampling_is_passed_on(bench: Any) -> No
     assert (params.logit_bias, params.presence_penalty, asked.cache_salt) == ({3: -1.0}, 0.5, "s")
 
 
+async def test_a_temperature_too_small_to_divide_by_is_greedy(bench: Any) -> None:
+    for temperature in (1e-6, 1e-320):
+        request = GenerationRequest(prompt="x", temperature=temperature, do_sample=True)
+        _, run = await bench.deltas(request, bench.script("y"))
+        assert (run.requests[0].params.do_sample, run.requests[0].params.temperature) == (False, None)
+
+
 async def test_what_asks_for_nothing_needs_nothing_of_the_engine(bench: Any) -> None:
     neutral = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {}, "num_beams": 1, "ignore_eos": False}
     _, run = await bench.deltas(GenerationRequest(prompt="x", max_new_tokens=3, **neutral), bench.script("x"))
@@ -310,6 +317,14 @@ async def test_a_call_comes_back_to_the_template_as_an_object(make_bench: Any) -
     messages = [_say(), _say(None, "assistant", tool_calls=[call]), _say("sunny", "tool", tool_call_id="1")]
     _, run = await bench.deltas(GenerationRequest(messages=messages, tools=TOOLS), bench.script("x"))
     assert "assistant: Bonn\n" in bench.session.tokenizer.decode(run.requests[0].inputs["input_ids"])
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "9" * 5000, '{"a": "\\ud800"}', "no JSON"])
+async def test_arguments_that_are_no_json_stay_text(make_bench: Any, arguments: str) -> None:
+    bench = make_bench(template="{{ messages[0].tool_calls[0].function.arguments }}", limit=None)
+    call = ToolCall(id="1", function=ToolFunction("weather", arguments))
+    _, run = await bench.deltas(GenerationRequest(messages=[_say(None, "assistant", tool_calls=[call])]), bench.script("x"))
+    assert bench.session.tokenizer.decode(run.requests[0].inputs["input_ids"]) == arguments
 
 
 async def test_tool_choice_none_leaves_the_tools_out(make_bench: Any) -> None:

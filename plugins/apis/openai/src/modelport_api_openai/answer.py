@@ -16,6 +16,7 @@ from modelport.contract.reply import Usage
 from modelport_api_openai.errors import invalid
 
 __all__ = [
+    "MOST_INPUTS",
     "AnyRequest",
     "CachedTokens",
     "HostDependency",
@@ -34,6 +35,10 @@ HostDependency: TypeAlias = Annotated[Host, Dependency(skip_validation=True)]
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 TextInput: TypeAlias = str | list[str | TokenId | list[TokenId]]
 """A text, several, the token ids of one, or the token ids of several; `split_input` refuses mixtures."""
+
+
+MOST_INPUTS = 2048
+"""Most inputs of one request, as OpenAI has it: each is a request to the host, and all of them begin at once."""
 
 
 class CachedTokens(msgspec.Struct, frozen=True):
@@ -96,7 +101,7 @@ def split_input(value: TextInput, field: str) -> list[str | list[int]]:
     """The single inputs of the request's field `field`: texts, or lists of token ids.
 
     Raises:
-        InvalidRequest: if there is none, or texts and ids are mixed.
+        InvalidRequest: if there is none, there are too many, or texts and ids are mixed.
     """
     if isinstance(value, str):
         return [value]
@@ -107,4 +112,8 @@ def split_input(value: TextInput, field: str) -> list[str | list[int]]:
         raise invalid(field, f"The field '{field}' mixes kinds. Send texts, or token ids, or lists of token ids.")
     if kinds == {int}:
         return [value]  # type: ignore[list-item]
+    if len(value) > MOST_INPUTS:
+        raise invalid(
+            field, f"The field '{field}' has {len(value)} entries; a request holds at most {MOST_INPUTS}. Send several."
+        )
     return value  # type: ignore[return-value]

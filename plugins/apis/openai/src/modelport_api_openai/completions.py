@@ -102,7 +102,7 @@ async def create_completion(request: AnyRequest, host: HostDependency) -> Respon
         created=int(time.time()),
         model=replies[0].model,
         choices=choices,
-        usage=TokenUsage.of_generation(add_usage([reply.usage for reply in replies])),
+        usage=_usage(body, add_usage([reply.usage for reply in replies])),
     )
     return answer(completion, started)
 
@@ -128,6 +128,11 @@ def _choice(body: CompletionBody, first: int, choice: GeneratedChoice) -> Comple
     )
 
 
+def _usage(body: CompletionBody, usage: Usage) -> TokenUsage:
+    """The count that the caller sees: the token that an engine makes to score a prompt is not part of an answer of none."""
+    return TokenUsage.of_generation(msgspec.structs.replace(usage, completion_tokens=0) if body.max_tokens == 0 else usage)
+
+
 def _tokens(piece: GeneratedChoice | GenerationDelta) -> list[TextToken]:
     return [*(piece.prompt_tokens or ()), *(piece.tokens or ())]
 
@@ -138,6 +143,7 @@ class CompletionWriter:
     def __init__(self, body: CompletionBody, model: str) -> None:
         self._id = fresh_id("cmpl")
         self._created = int(time.time())
+        self._body = body
         self._model = model
         self._n = body.n or 1
         self._logprobs = body.logprobs
@@ -158,7 +164,7 @@ class CompletionWriter:
         return self._event([choice], None if self._with_usage else UNSET)
 
     def usage(self, usage: Usage) -> bytes:
-        return self._event([], TokenUsage.of_generation(usage)) if self._with_usage else b""
+        return self._event([], _usage(self._body, usage)) if self._with_usage else b""
 
     def _event(self, choices: list[CompletionChoice], usage: TokenUsage | UnsetType | None) -> bytes:
         return event(Completion(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage))

@@ -55,7 +55,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 def error_body(error: ModelportError, path: str = "") -> bytes:
     """`error` as JSON. Where `param` does not say so, `path` tells an unknown model from an unknown address."""
     kind, code = _TYPE_AND_CODE.get(error.kind, ("server_error", None))
-    param = error.param
+    param = "model" if error.kind == "wrong_task" else error.param  # here a path names the task, and only the model is a field
     if error.kind == "not_found" and param in (None, "model"):
         about_a_model = param == "model" or _ABOUT_A_MODEL.fullmatch(path)
         param, code = ("model", "model_not_found") if about_a_model else (None, "unknown_url")

@@ -165,7 +165,7 @@ class Prompter:
             if wanted is None or len(ids) >= limit:
                 raise InputTooLong(
                     f"The prompt has {len(ids)} tokens, and this model's context holds {limit} tokens of prompt and output"
-                    " together. Shorten the prompt, or set truncate.",
+                    " together. Shorten the prompt, or ask for truncation.",
                     param=param,
                 )
             raise InputTooLong(
@@ -208,9 +208,10 @@ def _turn(message: Message, index: int, reads_parts: bool) -> dict[str, Any]:
 
 
 def _object(arguments: str) -> Any:
+    # Stricter than `json`: digits and nesting without end, and halves of characters, which no tokenizer takes, stay text.
     try:
-        return json.loads(arguments) if arguments.strip() else {}
-    except json.JSONDecodeError:
+        return msgspec.json.decode(arguments) if arguments.strip() else {}
+    except (msgspec.DecodeError, RecursionError):
         return arguments
 
 

@@ -28,6 +28,11 @@ _RANGES: tuple[tuple[str, float | None, float | None, bool], ...] = (
 )
 """Field, least, most, and whether the least itself is excluded."""
 
+_COLD = 1e-5
+"""Below it a temperature is nought: logits divided by it leave what float32 can hold."""
+
+_CHOOSES = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+
 _NEUTRAL: dict[str, Any] = {
     "presence_penalty": 0,
     "frequency_penalty": 0,
@@ -75,9 +80,9 @@ def sampling_of(request: GenerationRequest, max_new_tokens: int) -> Sampling:
     }
     if not fields.get("logit_bias"):
         fields.pop("logit_bias", None)
-    if request.do_sample is None:
-        if request.temperature is not None:
-            fields["do_sample"] = request.temperature > 0
-        elif any(getattr(request, name) is not None for name in ("top_p", "top_k", "min_p", "typical_p")):
-            fields["do_sample"] = True
+    if request.temperature is not None and request.temperature < _COLD:
+        fields.pop("temperature", None)
+        fields["do_sample"] = False
+    elif request.do_sample is None and any(getattr(request, name) is not None for name in _CHOOSES):
+        fields["do_sample"] = True
     return Sampling(**{**fields, "max_new_tokens": max_new_tokens})

@@ -10,8 +10,8 @@ A surface decodes its dialect into a task's request and encodes the result; it k
             from modelport_api_echo.handlers import echo
             return [echo]
 
-Handlers are Litestar's. They get the host as a dependency named `host`, and say `opt={"scope": "admin"}` if an `infer` key
-must not reach them.
+Handlers are Litestar's. They get the host as a dependency, `host: NamedDependency[Host]`, and say `opt={"scope": "admin"}` if
+an `infer` key must not reach them.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ def model_route(prefix: str, suffix: str = "") -> list[str]:
     >>> model_route("/v1/models", "/info")
     ['/v1/models/{name:str}/info', '/v1/models/{owner:str}/{name:str}/info']
 
-    A handler of both takes `name: str` and `owner: str | None = None` and joins them with `model_id`. A slash written as
-    `%2F` arrives as the second form.
+    A handler of both gets the id as `model_id(**request.path_params)`. A slash written as `%2F` arrives as the second form.
     """
     return [f"{prefix}/{{name:str}}{suffix}", f"{prefix}/{{owner:str}}/{{name:str}}{suffix}"]
 

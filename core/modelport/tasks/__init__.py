@@ -1,5 +1,49 @@
 """The built-in tasks, one file per modality."""
 
-from modelport.tasks.text import FEATURE_EXTRACTION, TEXT_CLASSIFICATION, TEXT_GENERATION, TEXT_RANKING
+from modelport.tasks.text import (
+    FEATURE_EXTRACTION,
+    TEXT_CLASSIFICATION,
+    TEXT_GENERATION,
+    TEXT_RANKING,
+    ClassificationRequest,
+    ClassificationResult,
+    EmbeddingRequest,
+    EmbeddingResult,
+    GeneratedChoice,
+    GenerationDelta,
+    GenerationRequest,
+    GenerationResult,
+    LabelScore,
+    Message,
+    RankedDocument,
+    RankingRequest,
+    RankingResult,
+    TextToken,
+    ToolCall,
+    ToolCallDelta,
+    ToolFunction,
+)
 
-__all__ = ["FEATURE_EXTRACTION", "TEXT_CLASSIFICATION", "TEXT_GENERATION", "TEXT_RANKING"]
+__all__ = [
+    "FEATURE_EXTRACTION",
+    "TEXT_CLASSIFICATION",
+    "TEXT_GENERATION",
+    "TEXT_RANKING",
+    "ClassificationRequest",
+    "ClassificationResult",
+    "EmbeddingRequest",
+    "EmbeddingResult",
+    "GeneratedChoice",
+    "GenerationDelta",
+    "GenerationRequest",
+    "GenerationResult",
+    "LabelScore",
+    "Message",
+    "RankedDocument",
+    "RankingRequest",
+    "RankingResult",
+    "TextToken",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolFunction",
+]

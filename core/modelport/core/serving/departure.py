@@ -62,7 +62,11 @@ async def attended(work: Coroutine[Any, Any, None], scope: Mapping[str, Any] | N
     """
     began = asyncio.get_running_loop().time()
     task = asyncio.ensure_future(work)
-    departure = Departure(scope, task.cancel)
+
+    def gone() -> None:
+        task.cancel()
+
+    departure = Departure(scope, gone)
     try:
         done, _ = await asyncio.wait([task], timeout=deadline_s)
     finally:

@@ -23,7 +23,7 @@ from modelport.core.serving.observers import ObserverQueue
 from modelport.core.serving.stream import Arrivals, Stream
 from modelport.core.serving.ticket import Ticket
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "with_id"]
 
 _NO_USAGE, _NO_TIMINGS = Usage(), Timings()
 
@@ -94,6 +94,10 @@ class Dispatcher:
             raise
         return stream
 
+    def deadline_s(self, options: Options) -> float | None:
+        """Seconds that a request has, if its time is bounded."""
+        return options.deadline_s if options.deadline_s is not None else self._request_s or None
+
     def _begin(
         self,
         deployment: Deployment,
@@ -105,7 +109,7 @@ class Dispatcher:
         arrivals: Arrivals | None,
     ) -> _Journey:
         now = self._clock.now()
-        deadline_s = options.deadline_s if options.deadline_s is not None else self._request_s or None
+        deadline_s = self.deadline_s(options)
         ticket = Ticket(
             next(self._ids),
             task.name,
@@ -208,3 +212,9 @@ class _Journey:
             self.ticket,
             DeadlineExceeded("The request's deadline passed before its answer was ready. Give it more time, or ask for less."),
         )
+
+
+def with_id(options: Options, scope: Mapping[str, Any] | None) -> Options:
+    """The options, with the request id that the middleware gave unless they have one."""
+    request_id = scope.get("modelport.request_id", "") if scope and not options.request_id else ""
+    return msgspec.structs.replace(options, request_id=request_id) if request_id else options

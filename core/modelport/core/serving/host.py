@@ -27,7 +27,7 @@ from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock, LoopClock, Timer
 from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
-from modelport.core.serving.dispatch import Dispatcher
+from modelport.core.serving.dispatch import Dispatcher, with_id
 from modelport.core.serving.events import Events
 from modelport.core.serving.job import Job, Planner
 from modelport.core.serving.keeper import Keeper
@@ -229,11 +229,10 @@ class Host:
                     param="request",
                 )
             if model.choice is None:
-                limits, wanted_s = self._settings.limits, options.deadline_s
-                wanted_s = wanted_s if wanted_s is not None else limits.request_s or None
-                left_s = await attended(model.read(wait_s=limits.load_wait_s), scope, wanted_s)
+                reading = model.read(wait_s=self._settings.limits.load_wait_s)
+                left_s = await attended(reading, scope, self._dispatcher.deadline_s(options))
                 options = msgspec.structs.replace(options, deadline_s=left_s)
-            return self._deployment(model, task, options.hardware), definition, caller, _with_id(options, scope)
+            return self._deployment(model, task, options.hardware), definition, caller, with_id(options, scope)
         except ModelportError as error:
             self._events.request_rejected(known, error.kind)
             raise
@@ -399,8 +398,3 @@ class Host:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(ended)
-
-
-def _with_id(options: Options, scope: Mapping[str, Any] | None) -> Options:
-    request_id = scope.get("modelport.request_id", "") if scope and not options.request_id else ""
-    return msgspec.structs.replace(options, request_id=request_id) if request_id else options

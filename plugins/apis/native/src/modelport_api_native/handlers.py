@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
 
 from modelport.contract.api import model_id, model_route
 from modelport.contract.errors import UnsupportedParameter, WrongTask
@@ -20,10 +21,10 @@ AnyRequest = Request[Any, Any, Any]
 
 
 @post(model_route("/v1/infer"), status_code=200)
-async def infer(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+async def infer(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Any task of any model, by the task's own request."""
     principal = host.principal(request.scope)
-    model = model_id(name, owner)
+    model = model_id(**request.path_params)
     envelope, prefix = read_envelope(await request.body())
     task_name = _chosen_task(host, principal, model, envelope.task)
     task = host.tasks()[task_name]
@@ -58,7 +59,7 @@ def _chosen_task(host: Host, principal: Principal, model: str, asked: str | None
 
 
 @get("/v1/catalog")
-async def catalog(request: AnyRequest, host: Host) -> Response[bytes]:
+async def catalog(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Every model that the caller may use, and every task with its JSON Schemas."""
     tasks = {
         name: {"summary": task.summary, "streams": task.delta is not None, "schema": task.schema()}
@@ -68,37 +69,37 @@ async def catalog(request: AnyRequest, host: Host) -> Response[bytes]:
 
 
 @get(model_route("/v1/models", "/info"))
-async def info(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+async def info(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """What is known of a model, and its state."""
-    return json_reply(host.model(host.principal(request.scope), model_id(name, owner)))
+    return json_reply(host.model(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @get(model_route("/v1/models", "/placement"))
-async def placement(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+async def placement(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Where the model runs and why: every candidate with its reason."""
-    return json_reply(host.placement(host.principal(request.scope), model_id(name, owner)))
+    return json_reply(host.placement(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @post(model_route("/v1/models", "/load"), status_code=200, opt=ADMIN)
-async def load(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+async def load(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Loads a model; answers when it is ready."""
-    return json_reply(await host.load(host.principal(request.scope), model_id(name, owner)))
+    return json_reply(await host.load(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @post(model_route("/v1/models", "/unload"), status_code=200, opt=ADMIN)
-async def unload(request: AnyRequest, host: Host, name: str, owner: str | None = None) -> Response[bytes]:
+async def unload(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Unloads a model once its running requests are done."""
-    return json_reply(await host.unload(host.principal(request.scope), model_id(name, owner)))
+    return json_reply(await host.unload(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @get("/v1/hardware", opt=ADMIN)
-async def hardware(request: AnyRequest, host: Host) -> Response[bytes]:
+async def hardware(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Every backend with its devices, or the reason why it has none."""
     return json_reply({"backends": host.hardware(host.principal(request.scope))})
 
 
 @get("/v1/plugins", opt=ADMIN)
-async def plugins(request: AnyRequest, host: Host) -> Response[bytes]:
+async def plugins(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """Every installed plugin with its state and the reason of it."""
     return json_reply({"plugins": host.plugins(host.principal(request.scope))})
 

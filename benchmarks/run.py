@@ -1,7 +1,7 @@
 """Measures the server against a plain loop over the same models, in turns and in one run, and prints ratios.
 
     python benchmarks/run.py                # the table of the README
-    python benchmarks/run.py --rounds 9 --json
+    python benchmarks/run.py overhead --rounds 9 --json
 
 Needs the demo models (`modelport demo`). Nothing else should run on the machine meanwhile.
 """
@@ -169,39 +169,61 @@ class Server:
         self.process.wait(60)
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def embeddings(loop: Loop, server: Server, rounds: int) -> list[dict[str, Any]]:
+    """Texts a second, one request after another."""
+    loop.seconds("embed", 32, 2), server.embed(32, 2)
+    rows = []
+    for batch, repeat, bar in ((1, 40, None), (8, 12, None), (32, 5, 0.9)):
+        pairs = [(loop.seconds("embed", batch, repeat), server.embed(batch, repeat)) for _ in range(rounds)]
+        rows.append(_ratio(f"embeddings, {batch} texts a request", pairs, batch * repeat, "texts/s", bar))
+    return rows
+
+
+def generation(loop: Loop, server: Server, rounds: int) -> list[dict[str, Any]]:
+    """Tokens a second, beside padded `generate` of the same prompts."""
+    loop.seconds("generate", 8, 1), asyncio.run(server.generate(8))
+    rows = []
+    for streams, bar in ((1, None), (8, 0.8)):
+        pairs = [(loop.seconds("generate", streams, 1), asyncio.run(server.generate(streams))) for _ in range(rounds)]
+        rows.append(_ratio(f"generation, {streams} streams", pairs, streams * TOKENS, "tokens/s", bar))
+    return rows
+
+
+def overhead(loop: Loop, server: Server, rounds: int) -> list[dict[str, Any]]:
+    """What the server adds to a model that takes no time."""
+    server.request("POST", "/v1/infer/tiny", {"inputs": "x"})
+    beyond = server.overhead(100 * rounds)
+    rate = asyncio.run(server.throughput(16, 5))
+    return [
+        {"what": "overhead beyond the worker, 1 client", "figure": beyond, "unit": "ms", "bar": "< 2"},
+        {"what": "tiny model, 16 clients", "figure": rate, "unit": "requests/s", "bar": ""},
+    ]
+
+
+def start(loop: Loop, server: Server, rounds: int) -> list[dict[str, Any]]:
+    """From the command to the first answer on /health/live."""
+    live = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Server(Path(folder))
+            live.append(fresh.live_s)
+            fresh.close()
+    return [{"what": "start to /health/live", "figure": statistics.median(live), "unit": "s", "bar": "< 1"}]
+
+
+PARTS = {"embeddings": embeddings, "overhead": overhead, "start": start, "generation": generation}
+
+
+def measure(parts: list[str], rounds: int) -> list[dict[str, Any]]:
     """Every row of the table: what, the figure, and the bar it is held to."""
-    threads = len(os.sched_getaffinity(0))
-    loop = Loop(threads)
-    rows: list[dict[str, Any]] = []
+    loop = Loop(len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
-        server.embed(32, 2), loop.seconds("embed", 32, 2), server.request("POST", "/v1/infer/tiny", {"inputs": "x"})
-        asyncio.run(server.generate(8))
-        loop.seconds("generate", 8, 1)
-        for batch, bar in ((1, None), (8, None), (32, 0.9)):
-            repeat = {1: 40, 8: 12, 32: 5}[batch]
-            pairs = [(loop.seconds("embed", batch, repeat), server.embed(batch, repeat)) for _ in range(rounds)]
-            rows.append(_ratio(f"embeddings, {batch} texts a request", pairs, batch * repeat, "texts/s", bar))
-        for streams, bar in ((1, None), (8, 0.8)):
-            pairs = [
-                (loop.seconds("generate", streams, 1), asyncio.run(server.generate(streams))) for _ in range(max(3, rounds // 2))
-            ]
-            rows.append(_ratio(f"generation, {streams} streams", pairs, streams * TOKENS, "tokens/s", bar))
-        rows.append({"what": "overhead beyond the worker, 1 client", "figure": server.overhead(400), "unit": "ms", "bar": "< 2"})
-        rows.append(
-            {"what": "tiny model, 16 clients", "figure": asyncio.run(server.throughput(16, 5)), "unit": "requests/s", "bar": ""}
-        )
-        live = [server.live_s]
-        server.close()
-    loop.close()
-    for _ in range(4):
-        with tempfile.TemporaryDirectory() as folder:
-            server = Server(Path(folder))
-            live.append(server.live_s)
+        try:
+            return [row for part in parts for row in PARTS[part](loop, server, rounds)]
+        finally:
             server.close()
-    rows.append({"what": "start to /health/live", "figure": statistics.median(live), "unit": "s", "bar": "< 1"})
-    return rows
+            loop.close()
 
 
 def _ratio(what: str, pairs: list[tuple[float, float]], units: int, unit: str, bar: float | None) -> dict[str, Any]:
@@ -228,10 +250,13 @@ def _machine() -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="turns of loop and server per row")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of loop and server per row")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = measure(args.rounds)
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    rows = measure(args.parts or list(PARTS), args.rounds)
     if args.json:
         print(json.dumps({"machine": _machine(), "rows": rows}, indent=1))
         return

@@ -50,7 +50,7 @@ class Skill:
 
     def claim(self, card: ModelCard) -> Claim | None:
         """Whether it would serve `card`. Runs in the server: pure, fast, no I/O beyond small files of the checkpoint."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no claim")
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
         """The program of each task it would serve for `card`. Tasks with equal programs share one loaded model.
@@ -61,4 +61,4 @@ class Skill:
 
     def session(self, context: SessionContext) -> Session:
         """A session for a model that has just been loaded. Runs in the worker, on its CPU pool; may read tokenizers."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no session")

@@ -125,4 +125,4 @@ def decode_hook(kind: type, value: Any) -> Any:
 def _schema_hook(kind: type) -> dict[str, Any]:
     if kind is np.ndarray:
         return {"description": "nested lists of numbers, or {dtype, shape, data: base64}"}
-    raise NotImplementedError(kind)
+    raise NotImplementedError(f"no JSON Schema is known for a {kind.__name__}")

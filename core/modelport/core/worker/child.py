@@ -40,7 +40,7 @@ class Child:
 
     async def run(self) -> None:
         """Returns when the worker should exit."""
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(NotImplementedError):  # loops on Windows have no signal handlers
             self._loop.add_signal_handler(signal.SIGTERM, self._leave)
             self._loop.add_signal_handler(signal.SIGINT, lambda: None)
         self._channel.send([protocol.encode(protocol.hello())])

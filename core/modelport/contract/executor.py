@@ -51,9 +51,10 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
         cpu_workers: Threads of the CPU pool.
         interpreter: The Python to start; empty means this one.
         environment: Set before the process starts.
+        params_elsewhere: What the other backends that could run it would honour, so that a refusal can name one.
         heartbeat_s: Interval of heartbeats.
-        stuck_s: Seconds without progress on the device after which a batch counts as stuck.
-        load_stall_s: Seconds of silence while loading after which the load counts as stuck.
+        stuck_s: Seconds without progress, though there is work, after which it is ended; 0 is never.
+        load_stall_s: Seconds of silence while loading after which the load counts as stuck; 0 is never.
         memory_limit_bytes: Resident memory over which the worker counts as leaking and is ended: at once if it is idle, a quarter
             above if it is busy. None is no limit.
     """
@@ -78,6 +79,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     skill_options: dict[str, Any] = {}
     interpreter: str = ""
     environment: dict[str, str] = {}
+    params_elsewhere: dict[str, frozenset[str]] = {}
     heartbeat_s: float = 1.0
     stuck_s: float = 120.0
     load_stall_s: float = 120.0
@@ -95,7 +97,11 @@ class ReplicaReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters of a replica since it started; heartbeats carry them."""
+    """Counters of a replica since it started; heartbeats carry them.
+
+    `running` and `waiting` count items of the device, `preparing` jobs of the CPU pool; `progress` grows with what the device
+    does, `prepared` with the jobs that end. Either of them that has work and stays where it is is stuck.
+    """
 
     items: int = 0
     batches: int = 0
@@ -105,11 +111,13 @@ class ReplicaStats(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     running: int = 0
     waiting: int = 0
+    preparing: int = 0
     cache_used: int = 0
     cache_total: int = 0
     device_busy_s: float = 0.0
     resident_bytes: int = 0
     progress: int = 0
+    prepared: int = 0
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,6 +110,12 @@ async def test_an_error_is_a_sentence_and_harms_no_other_call(
     assert (await caller.send(odd.OddRequest(text="next")).result()).text == "next"
 
 
+async def test_a_request_that_no_frame_can_hold_is_the_callers_fault(caller: Any, odd: Any) -> None:
+    with pytest.raises(InvalidRequest, match="surrogates not allowed"):
+        await caller.send(odd.OddRequest(text="half a smile: \ud83d")).result()
+    assert (await caller.send(odd.OddRequest(text="next")).result()).text == "next"
+
+
 async def test_the_field_at_fault_crosses_the_boundary(caller: Any, odd: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await caller.send(odd.OddRequest(do="refuse")).result()

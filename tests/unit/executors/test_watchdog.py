@@ -9,7 +9,8 @@ from modelport.core.executors.watchdog import Watchdog
 
 
 def loaded(spec: Any, **changes: Any) -> Watchdog:
-    watchdog = Watchdog(msgspec.structs.replace(spec, heartbeat_s=1.0, stuck_s=10.0, load_stall_s=30.0, **changes), 0.0)
+    changes = {"heartbeat_s": 1.0, "stuck_s": 10.0, "load_stall_s": 30.0} | changes
+    watchdog = Watchdog(msgspec.structs.replace(spec, **changes), 0.0)
     watchdog.loaded(0.0)
     return watchdog
 
@@ -34,6 +35,28 @@ def test_a_busy_worker_without_progress_is_stuck(spec: Any) -> None:
     for second in range(13):
         watchdog.heartbeat(ReplicaStats(running=1, progress=7), float(second))
     assert watchdog.fault(12.0, 1) == "it is stuck: its device made no progress for 12 s"
+
+
+def test_a_stuck_device_is_seen_though_new_requests_are_still_prepared(spec: Any) -> None:
+    watchdog = loaded(spec)
+    for second in range(13):
+        watchdog.heartbeat(ReplicaStats(running=1, progress=7, preparing=1, prepared=second), float(second))
+    assert watchdog.fault(12.0, 1) == "it is stuck: its device made no progress for 12 s"
+
+
+def test_a_stuck_pool_is_seen_though_nothing_reaches_the_device(spec: Any) -> None:
+    watchdog = loaded(spec)
+    for second in range(13):
+        watchdog.heartbeat(ReplicaStats(progress=7, preparing=2, prepared=5), float(second))
+    assert watchdog.fault(12.0, 2) == "it is stuck: its CPU pool made no progress for 12 s"
+
+
+def test_zero_seconds_mean_that_nothing_is_ever_stuck(spec: Any) -> None:
+    watchdog = loaded(spec, stuck_s=0.0)
+    watchdog.heartbeat(ReplicaStats(running=1, progress=7), 1.0)
+    watchdog.heartbeat(ReplicaStats(running=1, progress=7), 2.0)
+    assert watchdog.fault(1e6, 1) == ""
+    assert Watchdog(msgspec.structs.replace(spec, load_stall_s=0.0), 0.0).fault(1e6, 0) == ""
 
 
 def test_an_idle_worker_makes_no_progress_and_is_well(spec: Any) -> None:

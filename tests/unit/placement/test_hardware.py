@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 
 import pytest
 
+from modelport.contract import Unavailable
 from modelport.core.config.settings import Settings
 from modelport.core.placement.hardware import Hardware
 from modelport.core.plugins.registry import Registry
@@ -81,6 +83,24 @@ async def test_probing_twice_at_once_asks_once(ask):
     hardware = await ask("good")
     before = hardware.probes["good"]
     await asyncio.gather(hardware.probe(), hardware.probe())
+    assert hardware.probes["good"] is before
+
+
+async def test_a_probe_that_cannot_be_started_is_asked_again_and_the_others_are_not(ask, monkeypatch):
+    hardware = await ask("good")
+    before = hardware.probes["good"]
+    hardware._registry.backends["noisy"] = None
+    hardware._registry.modules["backends", "noisy"] = "probe_noisy"
+
+    async def refused(*args, **kwargs):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full:
+        full.setattr(asyncio, "create_subprocess_exec", refused)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await hardware.probe()
+    await hardware.probe()
+    assert hardware.probes["noisy"].devices
     assert hardware.probes["good"] is before
 
 

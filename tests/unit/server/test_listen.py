@@ -9,7 +9,7 @@ from collections import defaultdict
 import httpx
 import msgspec
 import pytest
-from litestar import get
+from litestar import Request, get, post
 
 from modelport.contract import ConfigurationError
 from modelport.core.config.settings import ServerSettings
@@ -114,6 +114,11 @@ def slow():
     return handler, entered, leave
 
 
+@post("/reads", status_code=200)
+async def reads(request: Request) -> bytes:
+    return await request.body()
+
+
 async def test_a_head_without_end_is_cut_off_before_it_fills_the_memory(build, surface):
     served = Served(build, surface("red", []))
     listener = served.listener()
@@ -134,6 +139,46 @@ async def test_a_head_without_end_is_cut_off_before_it_fills_the_memory(build, s
         longest = {"x-long": "a" * 30_000}
         assert (await client.get(f"{listener.url}/health", headers=longest)).status_code == 200
     writer.close()
+    listener.stop()
+    await serving
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        b"POST /reads HTTP/1.1\r\nHost: a\r\nx-api-key: infer-key\r\ncontent-length: 9\r\n\r\n{",
+        b"",
+    ],
+    ids=["head", "body", "nothing"],
+)
+async def test_a_request_that_stops_arriving_is_told_so_and_its_connection_closed(build, surface, sent):
+    served = Served(build, surface("red", [reads]), keep_alive_s=1)
+    listener = served.listener()
+    serving = asyncio.create_task(listener.serve())
+    await served.announced.wait()
+    reader, writer = await asyncio.open_connection(*served.bound.getsockname())
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answer.endswith(b"The request did not arrive in time. Send it again.\r\n")
+    writer.close()
+    listener.stop()
+    await serving
+
+
+async def test_an_answer_may_take_longer_than_a_request_may(build, surface, slow):
+    handler, entered, leave = slow
+    served = Served(build, surface("red", [handler]), keep_alive_s=1)
+    listener = served.listener()
+    serving = asyncio.create_task(listener.serve())
+    await served.announced.wait()
+    async with httpx.AsyncClient(headers={"x-api-key": "infer-key"}) as client:
+        asked = asyncio.create_task(client.get(f"{listener.url}/slow"))
+        await entered.wait()
+        asyncio.get_running_loop().call_later(1.5, leave.set)
+        assert (await asked).text == "finished"
     listener.stop()
     await serving
 
@@ -259,12 +304,6 @@ async def test_a_certificate_that_is_none_is_named(build, tmp_path):
 
 
 async def test_a_body_over_the_limit_is_refused_on_a_real_socket_and_the_next_request_served(build, surface):
-    from litestar import Request, post
-
-    @post("/reads", status_code=200)
-    async def reads(request: Request) -> bytes:
-        return await request.body()
-
     served = Served(build, surface("red", [reads]))
     listener = served.listener()
     serving = asyncio.create_task(listener.serve())

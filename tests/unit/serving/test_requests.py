@@ -357,6 +357,10 @@ async def test_hardware_may_be_chosen_only_where_the_configuration_allows_it(wor
     here = await world(backends={"fast": 10, "slow": 100}, allow_backend_choice=True)
     await asyncio.gather(here.ask(), here.ask(options=Options(hardware="slow")), here.ask(options=Options(hardware="fast")))
     assert sorted({replica.spec.backend for replica in here.executor.running}) == ["fast", "slow"]
+    assert {replica.spec.backend: list(replica.spec.params_elsewhere) for replica in here.executor.running} == {
+        "fast": ["slow"],
+        "slow": ["fast"],
+    }
     with pytest.raises(InvalidRequest, match="There is: fast, fast:0, slow, slow:0"):
         await here.ask(options=Options(hardware="tpu"))
 
@@ -388,6 +392,25 @@ async def test_a_drain_that_takes_too_long_fails_the_rest_with_a_sentence(world)
     await here.host.stop(0)
     with pytest.raises(Unavailable, match="shutting down"):
         await answer
+
+
+async def test_a_request_whose_checkpoint_is_read_in_the_drain_is_refused_and_leaves_nothing_running(world, monkeypatch):
+    here = await world({"a": {}}, started=False)
+    card, read = here.host._catalog.card, asyncio.Event()
+
+    async def slowly(*args):
+        await read.wait()
+        return await card(*args)
+
+    monkeypatch.setattr(here.host._catalog, "card", slowly)
+    asked = here.ask("a")
+    await here.settle()
+    here.host.drain()
+    read.set()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await asked
+    await here.host.stop(0)
+    assert here.executor.running == []
 
 
 async def test_observers_are_told_and_one_that_hangs_only_loses_records(world):

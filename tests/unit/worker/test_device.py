@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ from modelport.testing import fake_skills
 from modelport.testing.backend import card_of
 from modelport.testing.fake_chat import Chat
 from modelport.testing.fake_network import write_tiny_network
-from modelport.testing.fakes import NumpyBackend
+from modelport.testing.fakes import BucketBackend, NumpyBackend
 
 Log = list[str]
 
@@ -269,8 +270,10 @@ class Bench:
         self.tmp_path = tmp_path
         self.worker: Worker = None  # type: ignore[assignment]
 
-    async def load(self, skill: Any, backend: Any, **config: Any) -> Worker:
-        card = card_of(write_tiny_network(self.tmp_path / "main", **config))
+    async def load(
+        self, skill: Any, backend: Any, elsewhere: Mapping[str, frozenset[str]] | None = None, **config: Any
+    ) -> Worker:
+        card = msgspec.structs.replace(card_of(write_tiny_network(self.tmp_path / "main", **config)), name="tiny")
         program = skill.programs(card)[skill.tasks[0].name]
         spec = ReplicaSpec(
             name="tiny",
@@ -280,6 +283,7 @@ class Bench:
             tasks=(skill.tasks[0].name,),
             backend=backend.name,
             program=program,
+            params_elsewhere=dict(elsewhere or {}),
         )
         self.worker = Worker(spec, self.exit, lambda kind, name, module: skill if kind == "skills" else backend)
         await self.worker.load(lambda what, fraction: None)
@@ -392,6 +396,50 @@ async def test_usage_and_timings_are_those_of_the_call(bench: Bench) -> None:
     assert end.usage.prompt_tokens == 3 + 4
     assert 0 < end.timings.run_s <= end.timings.worker_s
     assert 0 < end.timings.prepare_s <= end.timings.worker_s
+
+
+async def test_what_a_session_prepares_on_the_pool_is_reported_though_the_device_is_idle(bench: Bench) -> None:
+    prepare = threading.Event()
+
+    class Slow(fake_skills.PairsSession):
+        def preprocess(self, request: fake_skills.PairsRequest) -> Any:
+            prepare.wait(10)
+            return super().preprocess(request)
+
+    class Pairs(fake_skills.Pairs):
+        session_type = Slow
+
+    worker = await bench.load(Pairs(), NumpyBackend())
+    worker.call(Call(id=1, task="fake-pairs", request=pair(1)))
+    await turns(lambda: worker.stats().preparing == 1)
+    before = worker.stats()
+    assert (before.running, before.waiting) == (0, 0)
+    prepare.set()
+    await bench.exit.end(1)
+    await turns(lambda: worker.stats().preparing == 0)
+    assert worker.stats().prepared > before.prepared
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "advice"),
+    [
+        ({}, "No other enabled backend that runs the model has it."),
+        (
+            {"few": frozenset({"seed"}), "numpy": frozenset({"logit_bias", "seed"})},
+            "The backend 'numpy' has it: set models.tiny.require = ['logit_bias'] to have the model run there.",
+        ),
+    ],
+)
+async def test_a_parameter_that_the_engine_lacks_is_refused_with_a_backend_that_has_it(
+    bench: Bench, elsewhere: dict[str, frozenset[str]], advice: str
+) -> None:
+    worker = await bench.load(Chat(), BucketBackend(), elsewhere=elsewhere, pieces=["</s>", "a"])
+    worker.call(Call(id=1, task="text-generation", request=GenerationRequest(prompt="a", logit_bias={1: 2.0})))
+    error = (await bench.exit.end(1)).error
+    assert (error.kind, error.param) == ("unsupported", "logit_bias")
+    assert error.message == (
+        f"The backend 'fake-bucket', on which this model runs, does not support 'logit_bias'. Leave it out. {advice}"
+    )
 
 
 async def test_a_cancelled_generation_frees_its_place_within_one_step(bench: Bench) -> None:

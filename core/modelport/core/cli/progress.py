@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from modelport.contract.backend import Progress as Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 __all__ = ["ProgressView"]
 
@@ -50,14 +53,7 @@ class ProgressView:
                 self._console.print(f"{label}: {what}", markup=False, highlight=False, soft_wrap=True)
             return
         if self._live is None:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TimeElapsedColumn(),
-            )
-            self._live = Progress(*columns, console=self._console, transient=True)
-            self._live.start()
+            self._live = _live_lines(self._console)
         if label not in self._tasks:
             self._tasks[label] = self._live.add_task(label, total=None)
         known = 0 < fraction <= 1
@@ -74,3 +70,13 @@ class ProgressView:
             if not self._tasks:
                 self._live.stop()
                 self._live = None
+
+
+def _live_lines(console: Console) -> Progress:
+    # imported with the first line that is shown: a server that loads nothing starts without it
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
+    live = Progress(*columns, console=console, transient=True)
+    live.start()
+    return live

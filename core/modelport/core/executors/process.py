@@ -214,7 +214,8 @@ class ProcessReplica:
             self._fault = fault
             self._child.kill()
             return
-        interval = min(self._spec.heartbeat_s, self._spec.stuck_s / 4, self._spec.load_stall_s / 4)
+        limits = [limit / 4 for limit in (self._spec.stuck_s, self._spec.load_stall_s) if limit]
+        interval = min(self._spec.heartbeat_s, *limits)
         self._watch_timer = asyncio.get_running_loop().call_later(max(interval, 0.01), self._watch)
 
     def _lost(self, reason: str) -> None:

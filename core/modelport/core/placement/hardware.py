@@ -15,6 +15,7 @@ import structlog
 
 from modelport.contract.backend import Backend
 from modelport.contract.device import Device, Probe
+from modelport.contract.errors import Unavailable
 from modelport.core.config.settings import Settings
 from modelport.core.placement.decide import budgets
 
@@ -58,10 +59,14 @@ class Hardware:
         return self.probes.keys() >= self._registry.backends.keys()
 
     async def probe(self) -> None:
-        """Returns when every backend has answered. All are asked at once; asking again costs nothing."""
+        """Returns when every backend has answered. All are asked at once; asking again costs nothing.
+
+        Raises:
+            Unavailable: a probe could not be started; the next call tries those that are missing again.
+        """
         if self.is_probed:
             return
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._probe())
         await asyncio.shield(self._task)
 
@@ -82,8 +87,13 @@ class Hardware:
         return budgets(self._settings.memory, self.devices)
 
     async def _probe(self) -> None:
-        backends = list(self._registry.backends)
-        await asyncio.gather(*(self._ask(name, self._registry.modules.get(("backends", name), "")) for name in backends))
+        missing = [name for name in self._registry.backends if name not in self.probes]
+        asking = (self._ask(name, self._registry.modules.get(("backends", name), "")) for name in missing)
+        for failure in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(failure, OSError):
+                raise Unavailable(f"The hardware cannot be probed: no process can be started ({failure}).") from failure
+            if failure is not None:
+                raise failure
 
     async def _ask(self, name: str, module: str) -> None:
         probe = await _probe_child(name, module, self._timeout_s)

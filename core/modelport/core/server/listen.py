@@ -126,6 +126,7 @@ class Listener:
         self._announce = announce
         self._kill = kill
         self._stopping = asyncio.Event()
+        self._why = ""
         self.url = url_of(bound, server.tls_cert is not None)
         config = uvicorn.Config(
             app,
@@ -151,12 +152,12 @@ class Listener:
         with self._signals():
             await self._uvicorn.open(self._bound)
             starting = asyncio.ensure_future(self._startup())
-            starting.add_done_callback(lambda task: self.stop() if not task.cancelled() and task.exception() else None)
+            starting.add_done_callback(self._started)
             self._announce(f"modelport serving on {self.url}")
             ticking = asyncio.create_task(self._uvicorn.main_loop())
             await self._stopping.wait()
             self._on_drain()
-            _log.info("draining", connections=len(self._uvicorn.server_state.connections))
+            _log.info("draining", why=self._why, connections=len(self._uvicorn.server_state.connections))
             self._uvicorn.should_exit = True
             if not starting.done():
                 starting.cancel()
@@ -167,9 +168,14 @@ class Listener:
             if isinstance(failure, Exception):
                 raise failure
 
-    def stop(self) -> None:
+    def stop(self, why: str = "asked to") -> None:
         """Begins the drain. Must be called on the event loop."""
+        self._why = why
         self._stopping.set()
+
+    def _started(self, starting: asyncio.Future[None]) -> None:
+        if not starting.cancelled() and starting.exception():
+            self.stop("the start failed")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -182,7 +188,7 @@ class Listener:
         def arrived(number: int, frame: FrameType | None = None) -> None:
             if self._stopping.is_set():
                 self._kill()
-            loop.call_soon_threadsafe(self.stop)
+            loop.call_soon_threadsafe(self.stop, signal.Signals(number).name)
 
         before = {number: signal.signal(number, arrived) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

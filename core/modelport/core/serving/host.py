@@ -29,7 +29,7 @@ from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.dispatch import Dispatcher, with_id
 from modelport.core.serving.events import Events
-from modelport.core.serving.job import Job, Planner
+from modelport.core.serving.job import Job
 from modelport.core.serving.keeper import Keeper
 from modelport.core.serving.keys import Keyring
 from modelport.core.serving.model import Model
@@ -231,6 +231,7 @@ class Host:
             if model.choice is None:
                 reading = model.read(wait_s=self._settings.limits.load_wait_s)
                 left_s = await attended(reading, scope, self._dispatcher.deadline_s(options))
+                self._refuse_while_stopping()  # it has no place yet, so the drain does not wait for it
                 options = msgspec.structs.replace(options, deadline_s=left_s)
             return self._deployment(model, task, options.hardware), definition, caller, with_id(options, scope)
         except ModelportError as error:
@@ -272,9 +273,8 @@ class Host:
         """Takes no new requests from now on; those it has are still answered."""
         if self._phase != "stopped":
             self._phase = "draining"
-        for model in self._models.values():
-            for deployment in model.deployments.values():
-                deployment.close()
+        for deployment in self._deployments():
+            deployment.close()
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Lets requests finish within `drain_s`, then ends all models, executors and threads. Idempotent."""
@@ -282,19 +282,17 @@ class Host:
             return
         self.drain()
         limit_s = self._settings.server.drain_s if drain_s is None else drain_s
-        deployments = [deployment for model in self._models.values() for deployment in model.deployments.values()]
-        if any(deployment.is_open for deployment in deployments):
-            try:
-                await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in deployments)), limit_s)
-            except TimeoutError:
-                _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in deployments if d.is_open])
+        try:
+            await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in self._deployments())), limit_s)
+        except TimeoutError:
+            _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in self._deployments() if d.is_open])
         self._phase = "stopped"
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*(model.close() for model in self._models.values()))
-        await asyncio.gather(*(deployment.stop() for deployment in deployments))
+        await asyncio.gather(*(deployment.stop() for deployment in self._deployments()))
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(executor.close() for executor in self._executors.values()), return_exceptions=True)
         await self._hardware.close()
@@ -340,12 +338,11 @@ class Host:
         return model
 
     def _deploy(self, job: Job, admission: Admission, on_state: Callable[[str, str], None]) -> Deployment:
-        planner: Planner = self._planning
         return Deployment(
             job,
             limits=self._settings.limits,
             admission=admission,
-            planner=planner,
+            planner=self._planning,
             keeper=self._keeper,
             clock=self._clock,
             events=self._events,
@@ -368,6 +365,9 @@ class Host:
         if self._settings.allow_families and not self._catalog.families.heads and name not in self._models:
             await self._catalog.load_families()
         return self._visible(caller, name)
+
+    def _deployments(self) -> list[Deployment]:
+        return [deployment for model in self._models.values() for deployment in model.deployments.values()]
 
     def _state_changed(self, model: str, state: str, reason: str) -> None:
         self._events.model_state(model, state)

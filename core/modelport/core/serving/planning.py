@@ -74,6 +74,7 @@ class Planning:
         self._hooks = hooks
         self._latencies = latencies
         self._folders: dict[str, dict[str, Path]] = {}
+        self._placements: dict[str, Placement] = {}
 
     async def plan(self, job: Job, failing: Mapping[str, str]) -> Plan:
         """Where to load, once the hardware is known and every checkpoint is here.
@@ -87,7 +88,7 @@ class Planning:
             self._folders[job.name] = await self._catalog.folders(job.program, job.card)
         elif job.card.path:
             self._folders[job.name] = {"main": Path(job.card.path)}
-        placement = self.decide(job, failing)
+        placement = self._placements[job.name] = self.decide(job, failing)
         return Plan(order=placement.order, record=self.record(job, placement))
 
     def decide(self, job: Job, failing: Mapping[str, str] | None = None) -> Placement:
@@ -138,10 +139,16 @@ class Planning:
             skill_options={**settings.options("skills", job.skill), **model.options},
             interpreter=model.interpreter or "",
             environment=environment,
+            params_elsewhere=self._params_beside(job, backend),
             stuck_s=settings.limits.stuck_s,
             load_stall_s=settings.limits.load_stall_s,
             memory_limit_bytes=self._memory_limit(place),
         )
+
+    def _params_beside(self, job: Job, backend: str) -> dict[str, frozenset[str]]:
+        placement = self._placements.get(job.name)
+        candidates = [weighed.candidate for weighed in placement.weighed] if placement is not None else []
+        return {each.backend: each.verdict.params for each in candidates if each.verdict.runs and each.backend != backend}
 
     def _executor(self, job: Job) -> Executor:
         model = job.settings

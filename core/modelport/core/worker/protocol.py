@@ -214,7 +214,7 @@ def ask(call: Call) -> list[Buffer]:
     """
     try:
         head, buffers = wire.encode(call.request)
-    except (TypeError, NotImplementedError, OverflowError) as error:
+    except (TypeError, NotImplementedError, OverflowError, ValueError) as error:  # a lone surrogate is a ValueError
         raise InvalidRequest(f"the request cannot be sent to the model: {error}") from error
     asked = Asked(call.id, call.task, msgspec.Raw(head), call.stream, call.deadline_s, call.priority, call.request_id)
     return [encode(asked), *buffers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -13,6 +13,7 @@ import msgspec
 
 from modelport.contract.array import Array
 from modelport.contract.errors import Cancelled, InvalidRequest, UnsupportedParameter
+from modelport.contract.executor import ReplicaSpec
 from modelport.contract.generate import GenerateEvent, GenerateRequest
 from modelport.contract.program import Generate
 from modelport.contract.reply import Timings, Usage
@@ -55,7 +56,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     loop: Any
     pool: Executor
     cache: OutputCache
-    backend: str
+    spec: ReplicaSpec
     limits: Limits | None
     announce: Callable[[], None]
     entries: Any
@@ -106,12 +107,7 @@ class CallRun:
             raise InvalidRequest(f"n must be at least 1, not {request.n}", param="n")
         missing = sorted(request.needs() - machine.limits.params)
         if missing:
-            honoured = ", ".join(sorted(machine.limits.params)) or "none"
-            raise UnsupportedParameter(
-                f"The backend {machine.backend!r}, on which this model runs, does not support {', '.join(map(repr, missing))}. "
-                f"Leave it out, or serve the model where it is supported. Supported there: {honoured}.",
-                param=missing[0],
-            )
+            raise UnsupportedParameter(_unsupported(machine.spec, missing), param=missing[0])
         number = machine.generations.new_id()
         request = msgspec.structs.replace(request, id=number, entry=entry, deadline=self.deadline, priority=self.priority)
         ids = request.inputs.get("input_ids")
@@ -206,3 +202,16 @@ class CallRun:
         self._generations.pop(id, None)
         self._run_s += time.monotonic() - generation.began
         self._machine.generations.forget(id)
+
+
+def _unsupported(spec: ReplicaSpec, missing: Sequence[str]) -> str:
+    able = [backend for backend, params in spec.params_elsewhere.items() if params.issuperset(missing)]
+    advice = (
+        f"The backend {able[0]!r} has it: set models.{spec.card.name}.require = {list(missing)} to have the model run there"
+        if able
+        else "No other enabled backend that runs the model has it"
+    )
+    return (
+        f"The backend {spec.backend!r}, on which this model runs, does not support {', '.join(map(repr, missing))}. "
+        f"Leave it out. {advice}."
+    )

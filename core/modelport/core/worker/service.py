@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -32,6 +31,7 @@ from modelport.core.worker.device import DeviceThread
 from modelport.core.worker.generation import RunningGeneration
 from modelport.core.worker.memory import resident_bytes, shared_out_bytes
 from modelport.core.worker.outbox import Exit, Outbox
+from modelport.core.worker.pool import CpuPool
 from modelport.core.worker.run import CallRun, Machine
 from modelport.core.worker.scheduler import BatchFailed, Scheduler
 
@@ -69,7 +69,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._lookup = lookup
         self._outbox = Outbox(self._loop, exit, self.tasks)
-        self._pool = ThreadPoolExecutor(max(1, spec.cpu_workers), thread_name_prefix="modelport-cpu")
+        self._pool = CpuPool(max(1, spec.cpu_workers))
         self._device = DeviceThread(self._loop, self)
         self._cache = OutputCache(_CACHE_BYTES)
         self._deployment: loading.Deployment | None = None
@@ -117,7 +117,7 @@ class Worker:
             loop=self._loop,
             pool=self._pool,
             cache=self._cache,
-            backend=self.spec.backend,
+            spec=self.spec,
             limits=deployment.limits,
             announce=self._outbox.announce,
             entries=program.entries if program is not None else {},
@@ -182,12 +182,14 @@ class Worker:
             generated_tokens=self._generated_tokens,
             steps=self._device.steps,
             running=scheduler.running + load.running,
+            preparing=self._pool.jobs,
             waiting=scheduler.waiting + max(load.waiting, len(self._generations) - load.running),
             cache_used=load.cache_used,
             cache_total=load.cache_total,
             device_busy_s=self._device.busy_s,
             resident_bytes=resident_bytes(),
             progress=self._device.progress,
+            prepared=self._pool.finished,
         )
 
     async def close(self) -> None:

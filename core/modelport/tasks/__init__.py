@@ -2,6 +2,9 @@
 
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
+    MOST_DOCUMENTS,
+    MOST_INPUTS,
+    MOST_LOGPROBS,
     TEXT_CLASSIFICATION,
     TEXT_GENERATION,
     TEXT_RANKING,
@@ -26,6 +29,9 @@ from modelport.tasks.text import (
 
 __all__ = [
     "FEATURE_EXTRACTION",
+    "MOST_DOCUMENTS",
+    "MOST_INPUTS",
+    "MOST_LOGPROBS",
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
     "TEXT_RANKING",

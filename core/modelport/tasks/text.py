@@ -8,11 +8,15 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from modelport.contract.errors import InvalidRequest
 from modelport.contract.generate import Constraint, FinishReason
 from modelport.contract.task import Task
 
 __all__ = [
     "FEATURE_EXTRACTION",
+    "MOST_DOCUMENTS",
+    "MOST_INPUTS",
+    "MOST_LOGPROBS",
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
     "TEXT_RANKING",
@@ -35,6 +39,24 @@ __all__ = [
     "ToolFunction",
 ]
 
+MOST_INPUTS = 2048
+"""Most inputs, or prompts, of one request, as OpenAI has it."""
+
+MOST_DOCUMENTS = 1000
+"""Most documents of one request for a ranking, as Cohere advises."""
+
+MOST_LOGPROBS = 20
+"""Most of the likeliest tokens that are reported per step, as OpenAI's chat has it."""
+
+
+def _refuse_crowd(field: str, entries: str | list[Any], most: int) -> None:
+    """Returns if `entries` are not too many; numbers alone are the token ids of one input."""
+    if isinstance(entries, list) and len(entries) > most and not isinstance(entries[0], int):
+        raise InvalidRequest(
+            f"{field} has {len(entries)} entries, and a request holds at most {most}. Send several requests.", param=field
+        )
+
+
 # ------------------------------------------------------------------------------------------------ feature-extraction
 
 
@@ -42,7 +64,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True,
     """Texts to embed.
 
     Args:
-        inputs: One text, several, one list of token ids, or several.
+        inputs: One text, several, one list of token ids, or several: at most 2048.
         normalize: Whether to divide by the L2 norm; `None` leaves it to the checkpoint.
         dimensions: Keep the first so many dimensions, normalised again (matryoshka).
         prompt_name: A prompt of the checkpoint (`query`, `passage`) to put before each text.
@@ -56,6 +78,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True,
     prompt_name: str | None = None
     truncate: bool = False
     truncation_direction: Literal["left", "right"] = "right"
+
+    def __post_init__(self) -> None:
+        _refuse_crowd("inputs", self.inputs, MOST_INPUTS)
 
 
 class EmbeddingResult(msgspec.Struct, kw_only=True):
@@ -75,7 +100,7 @@ class ClassificationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     """Texts, or pairs of texts, to label.
 
     Args:
-        inputs: One text or several. A two-element list of texts inside the list is a pair.
+        inputs: One text or several, at most 2048. A two-element list of texts inside the list is a pair.
         top_k: The best so many labels; `None` gives all.
         function_to_apply: What turns logits into scores; `None` leaves it to the checkpoint (softmax, or sigmoid for one
             label and for multi-label problems).
@@ -86,6 +111,9 @@ class ClassificationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     top_k: int | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     truncate: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_crowd("inputs", self.inputs, MOST_INPUTS)
 
 
 class LabelScore(msgspec.Struct, array_like=False):
@@ -113,7 +141,7 @@ class RankingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
 
     Args:
         query: The query.
-        documents: At least one text.
+        documents: At least one text, and at most 1000.
         top_n: The best so many; `None` gives all.
         raw_scores: Logits instead of scores in [0, 1].
         max_tokens_per_document: Cut each document to so many tokens.
@@ -126,6 +154,9 @@ class RankingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
     raw_scores: bool = False
     max_tokens_per_document: int | None = None
     truncate: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_crowd("documents", self.documents, MOST_DOCUMENTS)
 
 
 class RankedDocument(msgspec.Struct):
@@ -189,7 +220,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
         max_new_tokens: `None`: up to the context length.
         stop: Texts that end a choice; they are not part of the output.
         n: How many choices; choice i draws from seed + i.
-        logprobs: Report so many of the likeliest tokens per step; 0 reports only the chosen one.
+        logprobs: Report so many of the likeliest tokens per step, at most 20; 0 reports only the chosen one.
         prompt_logprobs: The same for the prompt's tokens.
         echo: Put the prompt before the text.
         constraint: A language that the output must be in.
@@ -229,6 +260,12 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     adapter: str | None = None
     cache_salt: str = ""
     truncate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= MOST_LOGPROBS:
+                raise InvalidRequest(f"{name} is {count}; it must be from 0 to {MOST_LOGPROBS}.", param=name)
 
 
 class TextToken(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -174,10 +174,10 @@ def test_ids_from_outside_the_vocabulary_are_refused_by_name(tmp_path: Path) -> 
     write_word_tokenizer(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.check_ids([0, tokenizer.size - 1], "inputs")
-    for bad in ([-1], [tokenizer.size], []):
+    for bad, param in (([-1], "inputs.2.0"), ([0, 1, tokenizer.size], "inputs.2.2"), ([], "inputs.2")):
         with pytest.raises(InvalidRequest) as refused:
             tokenizer.check_ids(bad, "inputs.2")
-        assert refused.value.param == "inputs.2"
+        assert refused.value.param == param
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the conversion, in the libraries

@@ -438,7 +438,7 @@ async def test_a_parameter_that_the_engine_lacks_is_refused_with_a_backend_that_
     error = (await bench.exit.end(1)).error
     assert (error.kind, error.param) == ("unsupported", "logit_bias")
     assert error.message == (
-        f"The backend 'fake-bucket', on which this model runs, does not support 'logit_bias'. Leave it out. {advice}"
+        f"logit_bias is not supported by the backend 'fake-bucket', on which this model runs. Leave it out. {advice}"
     )
 
 

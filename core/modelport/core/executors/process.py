@@ -18,12 +18,11 @@ from modelport.contract.executor import (
     ReplicaEvents,
     ReplicaReady,
     ReplicaSpec,
-    ResultPart,
-    StartedPart,
 )
 from modelport.contract.task import Task
 from modelport.core.executors.child_process import ChildProcess
 from modelport.core.executors.environment import worker_environment
+from modelport.core.executors.open_calls import OpenCalls, unloaded
 from modelport.core.executors.watchdog import Watchdog
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
@@ -37,16 +36,6 @@ _GRACE_S = 5.0
 _LOST_S = 1.0
 
 
-class _Open:
-    """A call that has not ended."""
-
-    __slots__ = ("has_started", "receive", "task")
-
-    def __init__(self, task: Task[Any, Any, Any], receive: Callable[[Part], None]) -> None:
-        self.task, self.receive = task, receive
-        self.has_started = False
-
-
 class ProcessReplica:
     """One worker process. See `contract.executor.Replica`; `tasks` are those of the spec's skill."""
 
@@ -54,14 +43,12 @@ class ProcessReplica:
         self._spec, self._events, self._find_tasks = spec, events, tasks
         self._tasks: Mapping[str, Task[Any, Any, Any]] = {}
         self._log = structlog.get_logger("modelport.worker").bind(model=spec.name)
-        self._open: dict[int, _Open] = {}
+        self._open = OpenCalls()
         self._child: ChildProcess | None = None
         self._channel: Channel | None = None
         self._watchdog: Watchdog | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[ReplicaReady] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._fault = ""
         self._death: ModelportError | None = None
         self._is_loaded = self._is_stopping = self._is_over = False
@@ -107,20 +94,18 @@ class ProcessReplica:
             except ModelportError as error:
                 failure = error
             else:
-                self._open[call.id] = _Open(task, receive)
-                self._idle.clear()
+                self._open.add(call.id, receive, task)
                 self._channel.send(frame, (call.id,))
         if failure is not None:
             asyncio.get_running_loop().call_soon(receive, FailedPart(failure.to_wire()))
 
     def cancel(self, id: int) -> None:
         """Ends a call; its caller learns at once, whatever the worker is doing."""
-        opened = self._open.get(id)
-        if opened is None or self._channel is None:
+        if id not in self._open or self._channel is None:
             return
         self._channel.send([protocol.encode(protocol.Cancel([id]))], (id,))
         error = Cancelled("The request was cancelled: its caller left or asked for it.")
-        asyncio.get_running_loop().call_soon(self._give, id, FailedPart(error.to_wire()))
+        asyncio.get_running_loop().call_soon(self._open.give, id, FailedPart(error.to_wire()))
 
     def kill(self) -> None:
         """Ends the process at once, without a word."""
@@ -130,7 +115,7 @@ class ProcessReplica:
 
     async def drain(self) -> None:
         """Returns when no call is open."""
-        await self._idle.wait()
+        await self._open.none()
 
     async def stop(self) -> int:
         """Ends the process; see the contract."""
@@ -146,8 +131,8 @@ class ProcessReplica:
         message = protocol.decode(parts[0])
         match message:
             case protocol.Parts():
-                for call_id, part in protocol.decode_parts(message, parts[1:], self._task_of):
-                    self._give(call_id, part)
+                for call_id, part in protocol.decode_parts(message, parts[1:], self._open.task):
+                    self._open.give(call_id, part)
             case protocol.Heartbeat(stats):
                 self._watchdog.heartbeat(stats, now)
                 if not self._is_over:
@@ -165,10 +150,6 @@ class ProcessReplica:
             case _:
                 raise ValueError(f"a worker does not send {type(message).__name__}")
 
-    def _task_of(self, id: int) -> Task[Any, Any, Any] | None:
-        opened = self._open.get(id)
-        return opened.task if opened is not None else None
-
     def _hello(self) -> protocol.Hello:
         if not self._spec.interpreter:
             return protocol.hello()  # the same interpreter has the same plugins
@@ -180,18 +161,6 @@ class ProcessReplica:
             protocol.check_hello(protocol.hello(), theirs, "the worker")
         except ModelportError as error:
             self._settle(error)
-
-    def _give(self, id: int, part: Part) -> None:
-        opened = self._open.get(id)
-        if opened is None:
-            return
-        if isinstance(part, StartedPart):
-            opened.has_started = True
-        elif isinstance(part, ResultPart | FailedPart):
-            del self._open[id]
-            if not self._open:
-                self._idle.set()
-        opened.receive(part)
 
     def _printed(self, line: str) -> None:
         self._log.debug("worker output", line=line)
@@ -243,25 +212,15 @@ class ProcessReplica:
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(cause)
             return
-        unstarted = [call_id for call_id, opened in self._open.items() if not opened.has_started]
         if self._is_stopping:
-            unstarted = []
-        else:
-            self._log.error(
-                "worker died", cause=cause.message, unstarted=len(unstarted), started=len(self._open) - len(unstarted)
-            )
-        left = set(unstarted)
-        for call_id in [call_id for call_id in self._open if call_id not in left]:
-            self._give(call_id, FailedPart(self._last_words().to_wire()))
-        self._open.clear()
-        self._idle.set()
-        if self._is_loaded and not self._is_stopping:
+            self._open.fail(unloaded(self._spec.name))
+            return
+        failure = ModelFailed(f"The process of model {self._spec.name!r} ended while it worked on this request. Send it again.")
+        count = len(self._open)
+        unstarted = self._open.bury(failure)
+        self._log.error("worker died", cause=cause.message, unstarted=len(unstarted), started=count - len(unstarted))
+        if self._is_loaded:
             self._events.died(cause, unstarted)
-
-    def _last_words(self) -> ModelportError:
-        if self._is_stopping:
-            return Unavailable(f"The model {self._spec.name!r} was unloaded while it worked on this request. Send it again.")
-        return ModelFailed(f"The process of model {self._spec.name!r} ended while it worked on this request. Send it again.")
 
     def _cause(self, child: ChildProcess) -> ModelportError:
         name = self._spec.name
@@ -285,8 +244,7 @@ class ProcessReplica:
         if child is None or not child.is_running:
             self._is_over = True
             return 0
-        for call_id in list(self._open):
-            self._give(call_id, FailedPart(self._last_words().to_wire()))
+        self._open.fail(unloaded(self._spec.name))
         held = await asyncio.get_running_loop().run_in_executor(None, shared_out_bytes, child.pid)
         await self._end(_GRACE_S)
         return held

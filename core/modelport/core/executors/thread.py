@@ -16,9 +16,8 @@ from modelport.contract.executor import (
     ReplicaEvents,
     ReplicaReady,
     ReplicaSpec,
-    ResultPart,
-    StartedPart,
 )
+from modelport.core.executors.open_calls import OpenCalls, unloaded
 from modelport.core.worker.loading import Lookup, find_plugin
 from modelport.core.worker.memory import resident_bytes
 from modelport.core.worker.service import Worker
@@ -40,10 +39,7 @@ class ThreadReplica:
         self._ready: asyncio.Future[ReplicaReady] | None = None
         self._ended: asyncio.Event = asyncio.Event()
         self._leave: asyncio.Event | None = None
-        self._open: dict[int, Callable[[Part], None]] = {}
-        self._unstarted: set[int] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._open = OpenCalls()
         self._is_stopping = False
         self._is_loaded = False
         self._stopped: asyncio.Future[int] | None = None
@@ -75,9 +71,7 @@ class ThreadReplica:
             error = Unavailable(f"The model {self._spec.name!r} is not running.")
             self._owner.call_soon(receive, FailedPart(error.to_wire()))
             return
-        self._open[call.id] = receive
-        self._unstarted.add(call.id)
-        self._idle.clear()
+        self._open.add(call.id, receive)
         self._loop.call_soon_threadsafe(self._worker.call, call)
 
     def cancel(self, id: int) -> None:
@@ -88,12 +82,11 @@ class ThreadReplica:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._worker.cancel, id)
         error = Cancelled("The request was cancelled: its caller left or asked for it.")
-        parts: list[tuple[int, Part]] = [(id, FailedPart(error.to_wire()))]
-        self._owner.call_soon(self._give, parts)
+        self._owner.call_soon(self._open.give, id, FailedPart(error.to_wire()))
 
     async def drain(self) -> None:
         """Returns when no call is open."""
-        await self._idle.wait()
+        await self._open.none()
 
     async def stop(self) -> int:
         """Closes the worker and ends its thread; a thread stuck in C is left behind, since nothing can end it."""
@@ -168,36 +161,20 @@ class ThreadReplica:
 
     def _give(self, parts: list[tuple[int, Part]]) -> None:
         for call_id, part in parts:
-            receive = self._open.get(call_id)
-            if receive is None:
-                continue
-            if isinstance(part, StartedPart):
-                self._unstarted.discard(call_id)
-            elif isinstance(part, ResultPart | FailedPart):
-                del self._open[call_id]
-                self._unstarted.discard(call_id)
-                if not self._open:
-                    self._idle.set()
-            receive(part)
+            self._open.give(call_id, part)
 
     def _crashed(self, error: BaseException) -> None:
         cause = ModelFailed(f"The worker of {self._spec.name!r} ended: {type(error).__name__}: {error}")
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(cause)
             return
-        unstarted = sorted(self._unstarted)
-        started = [call_id for call_id in self._open if call_id not in self._unstarted]
-        self._give([(call_id, FailedPart(cause.to_wire())) for call_id in started])
-        self._open.clear()
-        self._unstarted.clear()
-        self._idle.set()
+        unstarted = self._open.bury(cause)
         if self._is_loaded and not self._is_stopping:
             self._events.died(cause, unstarted)
 
     async def _stop(self) -> int:
         self._is_stopping = True
-        error = Unavailable(f"The model {self._spec.name!r} was unloaded while it worked on this request. Send it again.")
-        self._give([(call_id, FailedPart(error.to_wire())) for call_id in list(self._open)])
+        self._open.fail(unloaded(self._spec.name))
         before = resident_bytes()
         await self._end()
         return max(0, before - resident_bytes())

@@ -211,7 +211,5 @@ def _unsupported(spec: ReplicaSpec, missing: Sequence[str]) -> str:
         if able
         else "No other enabled backend that runs the model has it"
     )
-    return (
-        f"The backend {spec.backend!r}, on which this model runs, does not support {', '.join(map(repr, missing))}. "
-        f"Leave it out. {advice}."
-    )
+    names = " and ".join(missing)
+    return f"{names} is not supported by the backend {spec.backend!r}, on which this model runs. Leave it out. {advice}."

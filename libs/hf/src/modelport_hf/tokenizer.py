@@ -117,9 +117,10 @@ class Tokenizer:
             raise InvalidRequest("The list of token ids is empty; give at least one.", param=param)
         low, high = min(ids), max(ids)
         if low < 0 or high >= self.size:
+            bad = low if low < 0 else high
             raise InvalidRequest(
-                f"Token id {low if low < 0 else high} is outside the model's vocabulary; ids run from 0 to {self.size - 1}.",
-                param=param,
+                f"Token id {bad} is outside the model's vocabulary; ids run from 0 to {self.size - 1}.",
+                param=f"{param}.{ids.index(bad)}",
             )
 
 

@@ -100,6 +100,13 @@ async def test_an_alias_and_an_id_with_a_slash_are_found(client):
         ("embedder", {"inputs": "a", "stream": "yes"}, 400, "stream", "expected bool, got str"),
         ("embedder", {"inputs": "a", "options": {"prio": 1}}, 400, "options.prio", "Unknown field 'options.prio'."),
         ("embedder", {"inputs": "a", "options": {"priority": 11}}, 400, "options.priority", "<= 10"),
+        ("embedder", {"inputs": ["a"] * 2049}, 400, "inputs", "2049 entries, and a request holds at most 2048"),
+        ("embedder", {"request": {"inputs": [[1]] * 2049}}, 400, "inputs", "at most 2048"),
+        ("ranker", {"query": "q", "documents": ["a"] * 1001}, 400, "documents", "at most 1000"),
+        ("ranker", {"task": "text-classification", "inputs": ["a"] * 2049}, 400, "inputs", "at most 2048"),
+        ("org/chat", {"prompt": "a", "logprobs": 21}, 400, "logprobs", "from 0 to 20"),
+        ("org/chat", {"prompt": "a", "prompt_logprobs": 10**6}, 400, "prompt_logprobs", "from 0 to 20"),
+        ("org/chat", {"prompt": "a", "stream": True, "logprobs": -1}, 400, "logprobs", "from 0 to 20"),
         ("org/chat", {"messages": [{"role": 1}]}, 400, "messages.0.role", "expected str, got int"),
         ("loud", {"text": "a", "volume": 1}, 400, "volume", "The task 'shout' takes: text, stream."),
     ],
@@ -158,6 +165,48 @@ async def test_models_can_be_looked_at(client):
     assert (await client.get("/v1/models/org/chat/info")).json()["context_length"] == 64
     assert (await client.get("/v1/models/embedder/placement")).json()["chosen"] == "fake:0"
     assert (await client.get("/v1/models/nothing/info")).status_code == 404
+
+
+@pytest.mark.parametrize("body", [{"inputs": ["a"] * 2048}, {"inputs": [1] * 3000}])
+async def test_as_much_as_a_request_may_hold_is_answered(client, body):
+    assert (await client.post("/v1/infer/embedder", json=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/srv/models/secret/mini/", "mini"),
+        ("~/models/mini", "mini"),
+        ("../mini", "mini"),
+        ("data/models/mini", "mini"),
+        ("C:\\models\\mini", "mini"),
+        ("org/mini", "org/mini"),
+        ("org/mini@main", "org/mini@main"),
+        ("hf_bert", "hf_bert"),
+        ("skill:shout", "skill:shout"),
+        ("s3://bucket/models/mini", "s3://bucket/models/mini"),
+    ],
+)
+async def test_where_a_folder_lies_is_told_to_admins_alone(source, shown):
+    model = ModelInfo(id="embedder", tasks=("feature-extraction",), source=source)
+    assert await shown_to(model, "admin", "infer") == (source, "")
+    assert await shown_to(model, "infer") == (shown, "")
+
+
+async def test_nor_does_the_reason_of_a_failure_tell_it():
+    reason = "/srv/models/mini/config.json is not JSON."
+    model = ModelInfo(id="embedder", state="failed", source="/srv/models/mini", error=reason)
+    assert await shown_to(model, "admin") == ("/srv/models/mini", reason)
+    assert await shown_to(model, "infer") == ("mini", "mini/config.json is not JSON.")
+
+
+async def shown_to(model, *scopes):
+    """The source and the error of a model, as a key with these scopes sees them everywhere."""
+    host = FakeHost([model], TASKS, answer, {"key": FakePrincipal("k", frozenset(scopes))})
+    async with connected(Native(), host, "key") as client:
+        info = (await client.get(f"/v1/models/{model.id}/info")).json()
+        assert (await client.get("/v1/catalog")).json()["models"] == [info]
+    return info["source"], info["error"]
 
 
 async def test_models_are_loaded_and_unloaded_by_admins(client, host):

@@ -110,6 +110,21 @@ async def test_a_field_that_cannot_work_is_refused_by_name(refused, change, para
     assert param in error["message"] or "none of the 'tools'" in error["message"]
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+async def test_a_forced_call_and_a_form_of_answer_exclude_each_other(refused, choice):
+    form = {"type": "json_object"}
+    error = await refused(PATH, BODY | {"tools": [WEATHER], "tool_choice": choice, "response_format": form})
+    assert error["param"] == "tool_choice"
+    assert "response_format" in error["message"]
+    assert "constraint" not in error["message"]
+
+
+async def test_a_forced_call_goes_with_text_and_an_optional_one_with_any_form(http):
+    for choice, form in (("required", "text"), ("auto", "json_object")):
+        body = BODY | {"tools": [WEATHER], "tool_choice": choice, "response_format": {"type": form}}
+        assert (await http.post(PATH, json=body)).status_code == 200
+
+
 async def test_ignored_fields_are_ignored(http):
     ignored = {"user": "u", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"]}
     cached = {"safety_identifier": "s", "prompt_cache_key": "k", "prompt_cache_retention": "24h"}

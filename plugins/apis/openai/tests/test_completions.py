@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from modelport.contract import ModelFailed, Overloaded, UnsupportedParameter, Usage
+from modelport.contract import InputTooLong, ModelFailed, Overloaded, UnsupportedParameter, Usage
 from modelport.tasks.text import GeneratedChoice, GenerationDelta, GenerationResult, TextToken
 
 PATH = "/v1/completions"
@@ -73,6 +73,29 @@ async def test_a_refusal_of_one_prompt_closes_the_streams_of_the_others(http, ho
     assert response.status_code == 429
     assert response.headers["retry-after-ms"] == "250"
     assert [stream.closed for stream in host.streams] == [True]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        ("long", "prompt"),
+        (["short", "long"], "prompt.1"),
+        (["long"], "prompt.0"),
+        ([[7], [8, 9]], "prompt.1"),
+        ([8, 9], "prompt"),
+    ],
+)
+async def test_a_prompt_that_is_refused_is_named_by_its_place(refused, host, words, prompt, param, stream):
+    too_long = InputTooLong("The prompt has 900 tokens; the model takes 512.", param="prompt")
+    host.answers["text-generation"] = lambda request: too_long if request.prompt in ("long", [8, 9]) else words("x")
+    error = await refused(PATH, {"model": "tiny", "prompt": prompt, "stream": stream})
+    assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+
+
+async def test_what_is_wrong_with_all_prompts_is_not_said_of_one(refused, host):
+    host.answers["text-generation"] = UnsupportedParameter("top_k is not honoured here.", param="top_k")
+    assert (await refused(PATH, {"model": "tiny", "prompt": ["a", "b"], "top_k": 3}))["param"] == "top_k"
 
 
 async def test_usage_is_null_in_every_chunk_but_the_last_and_absent_if_nobody_asked(http):

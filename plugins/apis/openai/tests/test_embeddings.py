@@ -64,7 +64,17 @@ async def test_additions_reach_the_task(http, host):
 
 @pytest.mark.parametrize(
     ("inputs", "param"),
-    [("", "input"), ([], "input"), (["a", ""], "input.1"), ([[1], []], "input.1"), ([1, "a"], "input"), ([1, -1], "input.1")],
+    [
+        ("", "input"),
+        ([], "input"),
+        ([""], "input.0"),
+        (["a", ""], "input.1"),
+        ([[1], []], "input.1"),
+        ([1, "a"], "input"),
+        ([1, -1], "input.1"),
+        ([[1], [2, -1]], "input.1.1"),
+        (["a"] * 2049, "input"),
+    ],
 )
 async def test_an_input_without_content_is_refused_by_its_place(refused, inputs, param):
     assert (await refused("/v1/embeddings", {"model": "org/tiny", "input": inputs}))["param"] == param

@@ -133,6 +133,11 @@ def test_readme_names_exactly_the_fields_that_are_ignored():
     assert ignored == set(re.findall(r"`(\w+)`", section)) - {"stream_options"}
 
 
+def test_the_handlers_use_nothing_that_litestar_will_remove():
+    code = "from modelport_api_openai import OpenAI; OpenAI().routes()"
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], check=True)
+
+
 def test_importing_the_surface_imports_no_framework():
     code = "import sys, modelport_api_openai; print(sorted({'litestar', 'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

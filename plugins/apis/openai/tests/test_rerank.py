@@ -47,6 +47,7 @@ async def test_request_reaches_the_task_and_cuts_what_is_too_long(http, host):
     ("change", "param"),
     [
         ({"documents": []}, "documents"),
+        ({"documents": ["a"] * 1001}, "documents"),
         ({"documents": ["a", {"title": "b"}]}, "documents.1.text"),
         ({"query": ""}, "query"),
         ({"top_n": 0}, "top_n"),

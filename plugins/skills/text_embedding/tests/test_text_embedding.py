@@ -221,8 +221,8 @@ def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
         (["the", ""], "inputs.1"),
         ([[]], "inputs.0"),
         ([5, "the"], "inputs.0"),
-        ([[5], [10**6]], "inputs.1"),
-        ([-1], "inputs"),
+        ([[5], [10**6]], "inputs.1.0"),
+        ([5, -1], "inputs.1"),
     ],
 )
 def test_bad_inputs_are_refused_by_place(tmp_path: Path, inputs: Any, param: str) -> None:

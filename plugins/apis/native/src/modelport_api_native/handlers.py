@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 
 from modelport.contract.api import model_id, model_route
 from modelport.contract.errors import UnsupportedParameter, WrongTask
-from modelport.contract.host import Host, Principal
+from modelport.contract.host import Host, ModelInfo, Principal
 from modelport_api_native.encoding import encoder, json_reply
 from modelport_api_native.envelope import read_envelope, read_request
 from modelport_api_native.events import EventStream
@@ -18,6 +21,8 @@ __all__ = ["HANDLERS"]
 
 ADMIN = {"scope": "admin"}
 AnyRequest = Request[Any, Any, Any]
+
+_FOLDER = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|[^/:]+/[^/:]+/")  # no id of the Hub: those hold one slash, inside
 
 
 @post(model_route("/v1/infer"), status_code=200)
@@ -65,13 +70,24 @@ async def catalog(request: AnyRequest, host: NamedDependency[Host]) -> Response[
         name: {"summary": task.summary, "streams": task.delta is not None, "schema": task.schema()}
         for name, task in host.tasks().items()
     }
-    return json_reply({"models": host.models(host.principal(request.scope)), "tasks": tasks})
+    principal = host.principal(request.scope)
+    return json_reply({"models": [_shown(model, principal) for model in host.models(principal)], "tasks": tasks})
 
 
 @get(model_route("/v1/models", "/info"))
 async def info(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
     """What is known of a model, and its state."""
-    return json_reply(host.model(host.principal(request.scope), model_id(**request.path_params)))
+    principal = host.principal(request.scope)
+    return json_reply(_shown(host.model(principal, model_id(**request.path_params)), principal))
+
+
+def _shown(model: ModelInfo, principal: Principal) -> ModelInfo:
+    """The model as the caller may see it: where a folder lies on this machine is for admins, its name for everybody."""
+    if "admin" in principal.scopes or not _FOLDER.match(model.source):
+        return model
+    name = re.split(r"[/\\]", model.source.rstrip("/\\"))[-1]
+    folder = str(Path(model.source).expanduser().absolute())
+    return msgspec.structs.replace(model, source=name, error=model.error.replace(folder, name))
 
 
 @get(model_route("/v1/models", "/placement"))

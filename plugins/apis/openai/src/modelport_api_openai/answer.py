@@ -8,15 +8,15 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from litestar import Request, Response
-from litestar.params import Dependency
+from litestar.di import NamedDependency
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.host import Host
 from modelport.contract.reply import Usage
+from modelport.tasks.text import MOST_INPUTS
 from modelport_api_openai.errors import invalid
 
 __all__ = [
-    "MOST_INPUTS",
     "AnyRequest",
     "CachedTokens",
     "HostDependency",
@@ -30,15 +30,11 @@ __all__ = [
 ]
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
-HostDependency: TypeAlias = Annotated[Host, Dependency(skip_validation=True)]
+HostDependency: TypeAlias = NamedDependency[Host]
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 TextInput: TypeAlias = str | list[str | TokenId | list[TokenId]]
 """A text, several, the token ids of one, or the token ids of several; `split_input` refuses mixtures."""
-
-
-MOST_INPUTS = 2048
-"""Most inputs of one request, as OpenAI has it: each is a request to the host, and all of them begin at once."""
 
 
 class CachedTokens(msgspec.Struct, frozen=True):
@@ -97,23 +93,23 @@ def answer(value: msgspec.Struct, started: float) -> Response[bytes]:
     return Response(msgspec.json.encode(value), media_type="application/json", status_code=200, headers=elapsed(started))
 
 
-def split_input(value: TextInput, field: str) -> list[str | list[int]]:
-    """The single inputs of the request's field `field`: texts, or lists of token ids.
+def split_input(value: TextInput, field: str) -> dict[str, str | list[int]]:
+    """The single inputs of the request's field `field`, texts or lists of token ids, each by its place: `field`, or `field.1`.
 
     Raises:
         InvalidRequest: if there is none, there are too many, or texts and ids are mixed.
     """
     if isinstance(value, str):
-        return [value]
+        return {field: value}
     if not value:
         raise invalid(field, f"The field '{field}' is an empty list. Send at least one text.")
     kinds = {type(item) for item in value}
     if len(kinds) > 1:
         raise invalid(field, f"The field '{field}' mixes kinds. Send texts, or token ids, or lists of token ids.")
     if kinds == {int}:
-        return [value]  # type: ignore[list-item]
+        return {field: value}  # type: ignore[dict-item]
     if len(value) > MOST_INPUTS:
         raise invalid(
             field, f"The field '{field}' has {len(value)} entries; a request holds at most {MOST_INPUTS}. Send several."
         )
-    return value  # type: ignore[return-value]
+    return {f"{field}.{index}": item for index, item in enumerate(value)}  # type: ignore[misc]

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta
 
 from modelport.contract.api import decode_body
 from modelport.contract.reply import Reply, Usage
-from modelport.tasks.text import GeneratedChoice, GenerationDelta, GenerationRequest, GenerationResult
+from modelport.tasks.text import MOST_LOGPROBS, GeneratedChoice, GenerationDelta, GenerationRequest, GenerationResult
 from modelport_api_openai.answer import AnyRequest, HostDependency, TokenUsage, answer, fresh_id
 from modelport_api_openai.chat_wire import (
     AnswerMessage,
@@ -42,7 +42,7 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     tools: list[ToolSpec] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -84,6 +84,11 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
             raise invalid("top_logprobs", "The field 'top_logprobs' needs 'logprobs': true.")
         if self.response_format is not None:
             fields["constraint"] = self.response_format.constraint()
+        tool_choice = self._tool_choice()
+        if tool_choice not in (None, "none", "auto") and fields.get("constraint") is not None:
+            raise invalid(
+                "tool_choice", "'tool_choice' asks for a call, and 'response_format' for other JSON. Leave one of them out."
+            )
         if self.add_generation_prompt is not None and self.add_generation_prompt is bool(self.continue_final_message):
             raise invalid(
                 "add_generation_prompt",
@@ -92,7 +97,7 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
         return GenerationRequest(
             messages=[message.to_task(position) for position, message in enumerate(self.messages)],
             tools=msgspec.to_builtins(self.tools) if self.tools else None,
-            tool_choice=self._tool_choice(),
+            tool_choice=tool_choice,
             template_options=self.chat_template_kwargs or None,
             continue_final_message=bool(self.continue_final_message),
             **fields,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Response, post
@@ -12,7 +13,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.api import decode_body
 from modelport.contract.reply import Reply, Usage
-from modelport.tasks.text import GeneratedChoice, GenerationDelta, GenerationRequest, GenerationResult, TextToken
+from modelport.tasks.text import (
+    MOST_LOGPROBS,
+    GeneratedChoice,
+    GenerationDelta,
+    GenerationRequest,
+    GenerationResult,
+    TextToken,
+)
 from modelport_api_openai.answer import (
     AnyRequest,
     HostDependency,
@@ -31,6 +39,8 @@ from modelport_api_openai.sse import all_of, event, event_stream, open_streams
 
 __all__ = ["CompletionBody", "create_completion"]
 
+Value = TypeVar("Value")
+
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 
 
@@ -39,12 +49,12 @@ class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
 
     prompt: TextInput
     echo: bool | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MOST_LOGPROBS)] | None = None
     best_of: int | None = None
     suffix: str | None = None
 
-    def to_tasks(self) -> list[GenerationRequest]:
-        """One request per prompt, in the task's terms.
+    def to_tasks(self) -> dict[str, GenerationRequest]:
+        """One request per prompt, in the task's terms, by the prompt's place.
 
         Raises:
             InvalidRequest: for what contradicts itself or is not done here.
@@ -58,7 +68,7 @@ class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
             fields["logprobs"] = self.logprobs
         if self.echo:
             fields |= {"echo": True, "prompt_logprobs": self.logprobs}
-        return [GenerationRequest(prompt=prompt, **fields) for prompt in split_input(self.prompt, "prompt")]
+        return {place: GenerationRequest(prompt=prompt, **fields) for place, prompt in split_input(self.prompt, "prompt").items()}
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +103,7 @@ async def create_completion(request: AnyRequest, host: HostDependency) -> Respon
             return await _stream(request, host, body, tasks, started)
         scope = request.scope
         replies: list[Reply[GenerationResult]] = await all_of(
-            [host.run("text-generation", body.model, task, principal, scope) for task in tasks]
+            [_about(place, host.run("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]
         )
         n = body.n or 1
         choices = [_choice(body, place * n, choice) for place, reply in enumerate(replies) for choice in reply.result.choices]
@@ -108,11 +118,19 @@ async def create_completion(request: AnyRequest, host: HostDependency) -> Respon
 
 
 async def _stream(
-    request: AnyRequest, host: HostDependency, body: CompletionBody, tasks: list[GenerationRequest], started: float
+    request: AnyRequest, host: HostDependency, body: CompletionBody, tasks: Mapping[str, GenerationRequest], started: float
 ) -> Stream:
     principal, scope = host.principal(request.scope), request.scope
-    streams = await open_streams([host.stream("text-generation", body.model, task, principal, scope) for task in tasks])
+    streams = await open_streams(
+        [_about(place, host.stream("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]
+    )
     return event_stream(streams, CompletionWriter(body, streams[0].model), GENERATION_NAMES, started)
+
+
+async def _about(place: str, answer: Awaitable[Value]) -> Value:
+    """The answer to the prompt at `place`, which what is wrong with that prompt names."""
+    with speaking({"prompt": place}):
+        return await answer
 
 
 def _choice(body: CompletionBody, first: int, choice: GeneratedChoice) -> CompletionChoice:

@@ -41,11 +41,9 @@ class EmbeddingsBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidRequest: for an input that holds nothing.
         """
-        inputs = split_input(self.input, "input")
-        for position, one in enumerate(inputs):
+        for place, one in split_input(self.input, "input").items():
             if not one:
-                param = "input" if isinstance(self.input, str) or inputs[0] is self.input else f"input.{position}"
-                raise invalid(param, f"The field '{param}' is empty. There is nothing to embed; leave it out or fill it.")
+                raise invalid(place, f"The field '{place}' is empty. There is nothing to embed; leave it out or fill it.")
         return EmbeddingRequest(
             inputs=self.input,
             dimensions=self.dimensions,

@@ -23,8 +23,6 @@ _RANGES: tuple[tuple[str, float | None, float | None, bool], ...] = (
     ("presence_penalty", -2, 2, False),
     ("frequency_penalty", -2, 2, False),
     ("n", 1, 128, False),
-    ("logprobs", 0, None, False),
-    ("prompt_logprobs", 0, None, False),
 )
 """Field, least, most, and whether the least itself is excluded."""
 

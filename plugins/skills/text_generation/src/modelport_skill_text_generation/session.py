@@ -31,8 +31,6 @@ from modelport_skill_text_generation.sampling import check, sampling_of
 
 __all__ = ["GenerationSession"]
 
-_FEATURES = {"constraint": "constraint", "adapter": "adapter", "logprobs": "logprobs", "prompt_logprobs": "prompt_logprobs"}
-
 
 class GenerationSession(Session):
     """Yields deltas for every call: for a plain one, each choice is one delta, given when it ends."""
@@ -55,15 +53,15 @@ class GenerationSession(Session):
     async def handle(self, request: GenerationRequest, run: Run) -> AsyncGenerator[Any, None]:
         """Deltas of all choices, as they come."""
         check(request, self.tokenizer.size)
-        self._refuse_unsupported(request)
         prompt: Prompt = await run.cpu(self._prompter, request)
-        self._refuse_constraint(request, prompt)
+        self._refuse_forced_call(request, prompt)
+        generation = run.generate("main", self._engine_request(request, prompt))
         if request.max_new_tokens == 0 and request.prompt_logprobs is None:
             text = prompt.text if request.echo else ""
             for index in range(request.n):
+                generation.stop(index)  # before its first step: the prompt was counted, and nothing is wanted of it
                 yield GenerationDelta(index=index, text=text, finish_reason="length")
             return
-        generation = run.generate("main", self._engine_request(request, prompt))
         choices = self._choices(request, prompt)
         async for event in generation:
             choice = choices[event.index]
@@ -121,29 +119,15 @@ class GenerationSession(Session):
             tokens.append(token)
         return tokens
 
-    def _refuse_unsupported(self, request: GenerationRequest) -> None:
-        """Refuses features that the engine lacks before anything is tokenised."""
-        for field, feature in _FEATURES.items():
-            if getattr(request, field) is not None and not self._honours(feature):
-                raise self._unsupported(field)
-
-    def _refuse_constraint(self, request: GenerationRequest, prompt: Prompt) -> None:
-        if prompt.constraint is not None and request.constraint is None and not self._honours("constraint"):
+    def _refuse_forced_call(self, request: GenerationRequest, prompt: Prompt) -> None:
+        """The engine would refuse it too, but under a name that the caller did not use."""
+        limits = self.context.limits
+        if prompt.constraint and not request.constraint and limits and "constraint" not in limits.params:
             raise UnsupportedParameter(
-                "tool_choice asks for a certain call, which needs constrained decoding, and the place where this model runs does"
-                " not offer it. Use tool_choice auto.",
+                "tool_choice asks for a certain call, and the backend on which this model runs cannot hold the output to one."
+                " Send tool_choice auto, or leave it out: the model then decides for itself whether to call.",
                 param="tool_choice",
             )
-
-    def _honours(self, feature: str) -> bool:
-        return self.context.limits is None or feature in self.context.limits.params
-
-    def _unsupported(self, field: str) -> UnsupportedParameter:
-        return UnsupportedParameter(
-            f"{field} is not honoured where {self.context.card.name!r} runs. Leave it out, or put {field!r} into"
-            f" models.{self.context.card.name}.require so that it is placed on a backend that has it.",
-            param=field,
-        )
 
 
 def _without_tokens(event: GenerateEvent) -> GenerateEvent:

@@ -28,7 +28,7 @@ test-slow: ## Run the tests marked slow
 test-latest: ## Test core, skills and torch backends with the newest transformers, in .venv-latest
 	@$(PYTHON) tools/environment.py --venv $(LATEST) --constraints constraints-latest.txt --group test
 	@$(LATEST)/bin/modelport demo
-	@$(LATEST)/bin/python tools/check.py pytest -- -m "not slow" tests libs plugins/skills plugins/backends/cpu plugins/apis
+	@$(LATEST)/bin/python tools/check.py pytest
 
 bench: install ## Measure the server against the same models called in a loop
 	@$(VENV)/bin/python benchmarks/run.py

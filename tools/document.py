@@ -18,9 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from modelport.core.config.show import KeyHelp, describe
+from modelport.core.config.show import KeyHelp, describe, toml_text
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = re.compile(r"^<!-- made from (?P<source>\S+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -69,7 +67,7 @@ def _default(key: KeyHelp) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:_}" if value >= 100_000 else str(value)
-    return msgspec.json.encode(value).decode()
+    return toml_text(value)
 
 
 def _cell(text: str) -> str:

@@ -266,7 +266,7 @@ async def test_a_parameter_is_refused_by_name_where_it_is_not_honoured(deploy: D
     numpy = await deploy(Chat(), "fake-numpy", pieces=PIECES, chain=CHAIN)
     assert (await numpy.ask(request)).choices[0].text == "Bye now."
     bucket = await deploy(Chat(), "fake-bucket", pieces=PIECES, chain=CHAIN)
-    with pytest.raises(UnsupportedParameter, match=r"'fake-bucket'.*'logit_bias'") as caught:
+    with pytest.raises(UnsupportedParameter, match="logit_bias is not supported by the backend 'fake-bucket'") as caught:
         await bucket.ask(request)
     assert caught.value.param == "logit_bias"
 

@@ -1,4 +1,4 @@
-"""Commands in the documentation exist, with the options that are written there."""
+"""Commands in the documentation and in help texts exist, with the options that are written there."""
 
 from __future__ import annotations
 
@@ -26,11 +26,24 @@ def commands(page: Path) -> list[str]:
     return [*blocks, *inline]
 
 
-FOUND = [(page, line) for page in PAGES for line in commands(page)]
+def leaves() -> dict[str, click.Command]:
+    """Every command that does something, by the words that call it."""
+    found: dict[str, click.Command] = {}
+    for name in COMMANDS:
+        command = modelport.get_command(click.Context(modelport), name)
+        assert command is not None
+        below = command.commands if isinstance(command, click.Group) else {"": command}
+        found |= {f"modelport {name} {leaf}".strip(): each for leaf, each in below.items()}
+    return found
 
 
-@pytest.mark.parametrize(("page", "line"), FOUND, ids=[f"{page.relative_to(ROOT)}: {line[:50]}" for page, line in FOUND])
-def test_command_in_the_documentation_exists(page: Path, line: str) -> None:
+LEAVES = leaves()
+FOUND = [(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page)]
+FOUND += [(name, line) for name, leaf in LEAVES.items() for line in re.findall(r"`(modelport [^`]+)`", leaf.help or "")]
+
+
+@pytest.mark.parametrize(("where", "line"), FOUND, ids=[f"{where}: {line[:50]}" for where, line in FOUND])
+def test_command_that_is_shown_exists(where: str, line: str) -> None:
     words = shlex.split(line.replace("…", "X"), comments=True)
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -58,22 +71,19 @@ def test_readme_lists_every_command() -> None:
     assert [name for name in COMMANDS if f"| `modelport {name}` |" not in text] == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_shows_examples(name: str) -> None:
-    command = modelport.get_command(click.Context(modelport), name)
-    assert command is not None
-    leaves = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_shows_an_example_of_itself_and_speaks_json(name: str) -> None:
+    leaf = LEAVES[name]
 
-    assert [leaf.name for leaf in leaves if f"`modelport {name}" not in (leaf.help or "")] == []
+    assert f"- `{name}" in (leaf.help or "").partition("Examples:")[2]
+    assert any("--json" in parameter.opts for parameter in leaf.params)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_speaks_json(name: str) -> None:
-    command = modelport.get_command(click.Context(modelport), name)
-    assert command is not None
-    leaves = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_option_says_what_it_does(name: str) -> None:
+    silent = [option.name for option in LEAVES[name].params if isinstance(option, click.Option) and not option.help]
 
-    assert [leaf.name for leaf in leaves if not any("--json" in parameter.opts for parameter in leaf.params)] == []
+    assert silent == []
 
 
 def test_the_configuration_in_the_readme_is_a_configuration(tmp_path: Path) -> None:

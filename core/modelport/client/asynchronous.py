@@ -25,6 +25,9 @@ class AsyncClient:
         key: An API key, if the server asks for one.
         timeout_s: Longest wait for the next bytes; None waits for ever. A cold model may take a minute to load.
         transport: Another way to reach a server, for tests.
+
+    Raises:
+        ConfigurationError: `base_url` is no address.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class AsyncClient:
         return await self._ask("GET", model_path("/v1/models", model, "/info"), ModelInfo)  # type: ignore[no-any-return]
 
     async def placement(self, model: str) -> dict[str, Any]:
-        """Where a model runs, and why there."""
+        """Where a model runs, and why there, with the keys of `Client.placement`."""
         return await self._ask("GET", model_path("/v1/models", model, "/placement"), dict[str, Any])  # type: ignore[no-any-return]
 
     async def load(self, model: str) -> ModelInfo:

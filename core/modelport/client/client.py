@@ -25,6 +25,9 @@ class Client:
         key: An API key, if the server asks for one.
         timeout_s: Longest wait for the next bytes; None waits for ever. A cold model may take a minute to load.
         transport: Another way to reach a server, for tests.
+
+    Raises:
+        ConfigurationError: `base_url` is no address.
     """
 
     def __init__(
@@ -105,7 +108,20 @@ class Client:
         return self._ask("GET", model_path("/v1/models", model, "/info"), ModelInfo)  # type: ignore[no-any-return]
 
     def placement(self, model: str) -> dict[str, Any]:
-        """Where a model runs, and why there."""
+        """Where a model runs, and why there, as `modelport explain` and the server's `/v1/models/MODEL/placement` tell it.
+
+        Always there: `model`, `state`, `decision` (a sentence), `claims` (what each skill says of the checkpoint: `skill`,
+        `state`, `tasks`, `score`, `reason`), and `candidates`, best first, each a place that was weighed: `backend`,
+        `devices`, `answer` (`yes`, `converted` or `no`), `reason`, `place` (from 1; None is out), `dtype`, `memory_bytes`,
+        `rank`, `latency_s`.
+
+        Once the checkpoint has been read: `skill` and `why_skill`, `tasks`, `program` (a digest, empty if there is none),
+        `backend` and `devices` that were chosen, `replicas`, `memory_estimate_bytes`, `error` (of the last load, if it failed),
+        and `others`: the same for further programs of the model.
+
+        Of loads: `attempts` (`backend`, `devices`, `seconds`, `error`), `facts` (what the loaded model says of itself, such as
+        the dtype in use), `core_reductions`, `memory_measured_bytes`, `load_s`, and `notes` for people.
+        """
         return self._ask("GET", model_path("/v1/models", model, "/placement"), dict[str, Any])  # type: ignore[no-any-return]
 
     def load(self, model: str) -> ModelInfo:

@@ -120,7 +120,7 @@ class Engine:
         return self._wait(self._application.host.unload(self._principal, model))
 
     def placement(self, model: str) -> Mapping[str, Any]:
-        """Where and how a model runs, and every other place with the reason against it."""
+        """Where and how a model runs, and every other place with the reason against it, with the keys of `Client.placement`."""
         return self._wait(self._on_loop(self._application.host.placement, model))
 
     def run(self, task: str, model: str, request: msgspec.Struct | Mapping[str, Any], options: Options = Options()) -> Reply[Any]:
@@ -219,8 +219,8 @@ async def _next(stream: Any) -> Any:
 
 
 def _settings(sources: Sequence[str], config: str | Path | None, options: Mapping[str, Any]) -> Settings:
-    from modelport.core.cli.sources import models_of
     from modelport.core.config.load import load
+    from modelport.core.config.named import models_of
 
     models = models_of(sources, options)
     return load(Path(config) if config is not None else None, os.environ, {"models": models} if models else {}).settings

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from modelport import tasks as built_in
-from modelport.contract.errors import ModelportError, Unavailable, WireError, error_from_wire
+from modelport.contract.errors import ConfigurationError, ModelportError, Unavailable, WireError, error_from_wire
 from modelport.contract.reply import Options, Timings, Usage
 from modelport.contract.task import Task, decode_hook, encode_hook
 
@@ -79,7 +79,17 @@ class _Failed(msgspec.Struct):
 
 
 def settings_of(base_url: str, key: str | None, timeout_s: float | None) -> dict[str, Any]:
-    """Arguments of httpx's clients. `timeout_s` bounds each wait for bytes, not a whole answer."""
+    """Arguments of httpx's clients. `timeout_s` bounds each wait for bytes, not a whole answer.
+
+    Raises:
+        ConfigurationError: `base_url` is no address.
+    """
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{base_url!r} is not the address of a server. Write it as in http://127.0.0.1:8000.")
     headers = {"accept": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     return {"base_url": base_url, "headers": headers, "timeout": httpx.Timeout(timeout_s, connect=10.0)}
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from types import SimpleNamespace
+
 import pytest
 
 from modelport.contract.errors import ConfigurationError
-from modelport.core.cli.ask import request_body, with_options
+from modelport.core.cli.ask import input_text, request_body, with_options
 
 
 def test_a_json_object_is_the_request() -> None:
@@ -42,3 +45,28 @@ def test_options_are_json_where_they_can_be() -> None:
 def test_an_option_without_a_value_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="KEY=VALUE"):
         with_options({}, ["dimensions"])
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch):
+    """Puts bytes on standard input."""
+
+    def put(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False))
+
+    return put
+
+
+def test_the_input_is_the_word_or_what_stdin_holds(stdin) -> None:
+    stdin("grüße\n".encode())
+
+    assert input_text("hello") == "hello"
+    assert input_text("-") == "grüße\n"
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "stdin is empty"), (b"\xff\xfe", "not text in UTF-8")])
+def test_an_empty_or_unreadable_stdin_is_one_sentence(stdin, content: bytes, said: str) -> None:
+    stdin(content)
+
+    with pytest.raises(ConfigurationError, match=said):
+        input_text(None)

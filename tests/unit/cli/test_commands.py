@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture
-def modelport(tmp_path: Path):
-    """Runs `modelport …` in an empty folder, with its own state."""
-
-    def run(*arguments: str, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("MODELPORT_")}
-        env |= {"MODELPORT_STATE_DIR": str(tmp_path / "state"), "MODELPORT_CACHE_DIR": str(tmp_path / "cache"), **variables}
-        command = [sys.executable, "-m", "modelport", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(modelport) -> None:
@@ -66,6 +49,16 @@ def test_config_show_says_where_each_key_was_set(modelport, tmp_path: Path) -> N
     assert shown["server.port"]["value"] == 8123
 
 
+def test_config_show_prints_what_a_file_takes(modelport, tmp_path: Path) -> None:
+    (tmp_path / "modelport.toml").write_text('strict = true\noffline = false\nlog_level = "debug"\n')
+
+    rows = [line.split("\t")[:2] for line in modelport("config", "show").stdout.splitlines()]
+    shown = {key["key"]: key["value"] for key in json.loads(modelport("config", "show", "--json").stdout)}
+
+    assert {("strict", "true"), ("offline", "false"), ("log_level", '"debug"')} <= set(map(tuple, rows))
+    assert (shown["strict"], shown["offline"], shown["log_level"]) == (True, False, "debug")
+
+
 def test_config_show_keys_is_the_reference(modelport) -> None:
     keys = {key["key"]: key for key in json.loads(modelport("config", "show", "--keys", "--json").stdout)}
 
@@ -92,7 +85,7 @@ def test_an_unknown_command_is_a_usage_error(modelport) -> None:
 
 
 def test_a_model_flag_without_a_model_says_so(modelport) -> None:
-    assert "--dtype says how to serve a model" in modelport("serve", "--dtype", "float32", status=2).stderr
+    assert "dtype would say how to serve a model, and none is named" in modelport("serve", "--dtype", "float32", status=2).stderr
 
 
 def test_remote_code_without_a_revision_is_refused(modelport) -> None:
@@ -102,8 +95,60 @@ def test_remote_code_without_a_revision_is_refused(modelport) -> None:
     assert "revision" in said
 
 
-def test_a_plugin_that_is_not_installed_is_named(modelport) -> None:
-    assert "There is no plugin 'nope'" in modelport("plugins", "check", "nope", status=2).stderr
+@pytest.mark.parametrize("word", ["serv", "modles"])
+def test_a_misspelt_command_is_told_which_was_meant(modelport, word: str) -> None:
+    meant = {"serv": "serve", "modles": "models"}[word]
+
+    assert f"No such command '{word}'. Did you mean '{meant}'?" in modelport(word, status=2).stderr
+
+
+@pytest.mark.parametrize("command", [["serve"], ["run"], ["explain"], ["models", "inspect"]], ids=" ".join)
+def test_a_folder_that_is_not_there_is_one_sentence(modelport, tmp_path: Path, command: list[str]) -> None:
+    said = modelport(*command, "./nothere", status=2).stderr
+
+    assert said == f"modelport: The folder {tmp_path}/nothere does not exist. Correct it, or give a Hub id (org/model).\n"
+
+
+def test_no_name_at_all_is_no_model(modelport) -> None:
+    assert "An empty text names no model" in modelport("explain", "", status=2).stderr
+
+
+@pytest.mark.parametrize("command", [["serve"], ["run"], ["explain"]], ids=" ".join)
+def test_a_backend_that_is_not_installed_is_named(modelport, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "m").mkdir()
+
+    said = modelport(*command, "./m", "--backend", "cupid", status=2).stderr
+
+    assert "models.m.backend is 'cupid', and there is no such backend; try pip install modelport-backend-cupid" in said
+
+
+def test_a_length_of_zero_is_refused_and_not_overlooked(modelport, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+
+    assert (
+        "models.m.max_length: expected a whole number over 0, got 0"
+        in modelport("run", "./m", "--max-length", "0", status=2).stderr
+    )
+
+
+def test_a_state_folder_that_is_a_file_is_a_problem(modelport, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    findings = {
+        each["check"]: each for each in json.loads(modelport("doctor", "--json", status=1, MODELPORT_STATE_DIR="file").stdout)
+    }
+
+    assert findings["state"]["state"] == "problem"
+    assert "cannot be written" in findings["state"]["detail"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "modelport", "config", "show", "--keys"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (2, "modelport: No space left on device.\n")
 
 
 def test_python_dash_m_and_the_version(modelport) -> None:

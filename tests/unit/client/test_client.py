@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from modelport import AsyncClient, Client
-from modelport.contract import InvalidRequest, ModelFailed, NotFound, Options, Overloaded, Unauthenticated, Unavailable
+from modelport.contract import (
+    ConfigurationError,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    Options,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
 from modelport.tasks.text import EmbeddingRequest, EmbeddingResult, GenerationDelta
 from modelport.testing.answers import MODELS, TASKS, answer
 from modelport.testing.api import connected
@@ -105,6 +114,13 @@ def test_no_server_is_a_sentence_with_what_to_do():
 def replying(*responses: httpx.Response) -> Client:
     waiting = iter(responses)
     return Client("http://server", transport=httpx.MockTransport(lambda request: next(waiting)))
+
+
+@pytest.mark.parametrize("address", ["", "foo", "localhost:8000", "ftp://x", "http://", "http://[::1"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_address_that_is_none_is_refused(kind, address):
+    with pytest.raises(ConfigurationError, match="is not the address of a server"):
+        kind(address)
 
 
 def test_the_synchronous_client_answers_and_streams():

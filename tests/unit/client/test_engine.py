@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from modelport import Engine
+from modelport.client import Client
 from modelport.contract import ConfigurationError, InvalidRequest, ModelportError, NotFound
 
 PLUGIN = """
@@ -105,6 +106,15 @@ def test_sources_are_named_as_on_the_command_line():
         assert engine.load("louder").state == "ready"
         assert engine.unload("louder").state == "unloaded"
         assert "needs no backend" in engine.placement("louder")["decision"]
+
+
+def test_every_key_of_a_placement_is_documented():
+    with Engine(executor="thread") as engine:
+        engine.load("loud")
+        placement = engine.placement("loud")
+    nested = [*placement["candidates"], *placement["claims"], *placement["attempts"]]
+    keys = set(placement).union(*nested)
+    assert {key for key in keys if f"`{key}`" not in (Client.placement.__doc__ or "")} == set()
 
 
 def test_errors_are_those_of_the_contract():

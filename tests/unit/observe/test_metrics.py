@@ -83,6 +83,13 @@ def test_two_servers_in_one_process_do_not_mix(metrics):
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_no_series_tells_when_a_series_was_made(metrics, accept):
+    metrics.http_request("GET", "/x", 200, 0.1)
+    metrics.observer_dropped()
+    assert b"_created" not in metrics.exposition(accept)[0]
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
 def test_stock_dashboards_find_their_names(metrics, accept):
     metrics.request_started("m", "t")
     metrics.request_finished("m", "t", "cpu", "ok", 0.5, Usage(), Timings(first_delta_s=0.1))

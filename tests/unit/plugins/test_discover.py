@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelport.contract.errors import ConfigurationError
-from modelport.core.config.settings import Settings
+from modelport.core.config.settings import ModelSettings, Settings
 from modelport.core.plugins.discover import load_one
 
 HEAD = "from modelport import hookimpl\nMODELPORT_CONTRACT = '1.0'\n"
@@ -211,7 +211,9 @@ def test_two_definitions_of_one_task_refuse_to_start_and_name_both(site: Any) ->
 def test_plugin_that_is_asked_for_and_not_installed_refuses_to_start(site: Any, chosen: Any) -> None:
     site.install_skill("shout")
 
-    with pytest.raises(ConfigurationError, match=r"skills\.shuot is enabled, but not installed; did you mean shout\. Installed"):
+    with pytest.raises(
+        ConfigurationError, match=r"skills\.shuot is enabled, but not installed; did you mean shout\? Installed skills: shout"
+    ):
         site.discover(Settings(skills=chosen))
 
 
@@ -221,8 +223,17 @@ def test_options_for_a_plugin_that_is_not_installed_are_reported(site: Any) -> N
     (record,) = registry.failed
     assert (record.name, record.reason) == (
         "cuda",
-        "it is configured, but not installed; try pip install modelport-backend-cuda",
+        "it is configured, but not installed; try pip install modelport-backend-cuda. Installed backends: none",
     )
+
+
+@pytest.mark.parametrize("backend", ["cupid", "cupid:1"])
+def test_a_model_whose_backend_is_not_installed_refuses_to_start(site: Any, backend: str) -> None:
+    models = {"chat": ModelSettings(source="org/chat", backend=backend)}
+
+    message = rf"models\.chat\.backend is '{backend}', and there is no such backend; try pip install modelport-backend-cupid"
+    with pytest.raises(ConfigurationError, match=message):
+        site.discover(Settings(models=models))
 
 
 def test_api_gets_its_options(site: Any) -> None:

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from modelport.contract.errors import ConfigurationError
+from modelport.core.cli.output import note
 
-__all__ = ["request_body", "with_options"]
+__all__ = ["input_text", "request_body", "with_options"]
 
 # the field of a request that takes its text, by the usual names, the most telling first
 _TEXT_FIELDS = ("inputs", "prompt", "text", "query", "input")
+
+
+def input_text(word: str | None) -> str:
+    """The word itself, or what stdin holds if there is none or it is `-`.
+
+    Raises:
+        ConfigurationError: stdin is empty, or not text.
+    """
+    if word is not None and word != "-":
+        return word
+    if sys.stdin.isatty():
+        note("Type the input, then Ctrl-D on a line of its own.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError("The input on stdin is not text in UTF-8.") from None
+    if not text:
+        raise ConfigurationError("There is no input: stdin is empty. Write the input after the model.")
+    return text
 
 
 def request_body(text: str, fields: Collection[str], *, chat: bool = False) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import rich_click as click
 from modelport.contract.errors import InvalidRequest, WrongTask
 from modelport.contract.task import Task, decode_hook
 from modelport.core.app import Application
-from modelport.core.cli.ask import request_body, with_options
+from modelport.core.cli.ask import input_text, request_body, with_options
 from modelport.core.cli.output import note, print_json
 from modelport.core.cli.parts import assemble
 from modelport.core.cli.progress import ProgressView
@@ -30,7 +30,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         model: A configured name, or a source.
-        text: A text, or a JSON object with the request's fields.
+        text: A text, or a JSON object with the request's fields; None or `-` reads it from stdin.
         task: One of the model's tasks, or None for its first.
         options: `KEY=VALUE` fields of the request.
         is_raw: Leave the chat template out.
@@ -38,7 +38,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    text: str
+    text: str | None
     task: str | None = None
     options: tuple[str, ...] = ()
     is_raw: bool = False
@@ -60,7 +60,7 @@ async def answer(question: Question, config: Path | None, placed: Mapping[str, A
         raise WrongTask(f"The model {parts.name!r} does not do {name!r}. It does: {', '.join(choice.tasks)}.", param="task")
     task = parts.registry.tasks[name]
     chat = card.has_chat_template and not question.is_raw
-    body = with_options(request_body(question.text, _fields(task), chat=chat), question.options)
+    body = with_options(request_body(input_text(question.text), _fields(task), chat=chat), question.options)
     request = _request(task, body)
     # who waits at a shell has asked for this load, and no other request stands behind it
     limits = msgspec.structs.replace(parts.settings.limits, load_wait_s=86_400.0)

@@ -38,18 +38,26 @@ class Measured(msgspec.Struct, kw_only=True, frozen=True):
 @click.command("bench")
 @click.argument("model")
 @click.option(
-    "--url", default="http://127.0.0.1:8000", envvar="MODELPORT_URL", help="The server; `$MODELPORT_URL` else port 8000 here."
+    "--url",
+    default="http://127.0.0.1:8000",
+    envvar="MODELPORT_URL",
+    metavar="URL",
+    help="The server; by default `$MODELPORT_URL`, else `http://127.0.0.1:8000`.",
 )
-@click.option("--key", envvar="MODELPORT_API_KEY", help="An API key; `$MODELPORT_API_KEY`.")
-@click.option("--task", help="One of the model's tasks; its first by default.")
+@click.option("--key", envvar="MODELPORT_API_KEY", metavar="KEY", help="An API key; by default `$MODELPORT_API_KEY`.")
+@click.option("--task", metavar="TASK", help="One of the model's tasks; its first by default.")
 @click.option("--input", "text", default=_TEXT, metavar="TEXT", help="A text, or a JSON object with the request's fields.")
-@click.option("--concurrency", "-c", type=click.IntRange(min=1), default=8, help="Requests at once.")
-@click.option("--requests", "-n", "count", type=click.IntRange(min=1), default=64, help="Requests in all.")
+@click.option("--concurrency", "-c", type=click.IntRange(min=1), default=8, metavar="N", help="Requests at once; 8 by default.")
+@click.option(
+    "--requests", "-n", "count", type=click.IntRange(min=1), default=64, metavar="N", help="Requests in all; 64 by default."
+)
 @json_option
 def command(
     model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int, as_json: bool
 ) -> None:
-    """Send requests to a running server and say how fast it answered. One request before warms the model up.
+    """Measure how fast a running server answers.
+
+    Sends the same request again and again, after one that warms the model up.
 
     Examples:
 
@@ -71,14 +79,20 @@ def command(
 
 async def _measure(model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int) -> Measured:
     from modelport.client import AsyncClient
-    from modelport.contract.errors import ModelportError
+    from modelport.contract.errors import ModelportError, WrongTask
     from modelport.core.cli.ask import request_body
 
     async with AsyncClient(url, key) as client:
         info = await client.info(model)
-        name = task or info.tasks[0]
-        schema = (await client.catalog())["tasks"][name]["schema"]
-        body = request_body(text, _fields(schema))
+        tasks = (await client.catalog())["tasks"]
+        name = task or next(iter(info.tasks), None)
+        if name is None:
+            raise WrongTask(
+                f"The server has not read {model!r} yet, so its task is not known. Name it: --task {'|'.join(tasks)}."
+            )
+        if name not in tasks:
+            raise WrongTask(f"The server knows no task {name!r}. Tasks: {', '.join(tasks)}.", param="task")
+        body = request_body(text, _fields(tasks[name]["schema"]))
         if name == "text-generation":
             body.setdefault("max_new_tokens", 32)
         await client.infer(model, body, name)

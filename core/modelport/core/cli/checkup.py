@@ -94,7 +94,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
     for name, folder in (("cache", cache_dir(settings)), ("state", state_dir(settings))):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
-        if not os.access(there, os.W_OK):
+        if not (there.is_dir() and os.access(there, os.W_OK)):
             yield Finding(check=name, state="problem", detail=f"{folder} cannot be written. Set {name}_dir to a folder that can.")
         elif name == "cache" and free < _ROOM_BYTES:
             yield Finding(check=name, state="warning", detail=f"{folder} has {bytes_text(free)} left; a model may not fit")

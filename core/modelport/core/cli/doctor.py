@@ -16,13 +16,15 @@ __all__ = ["command"]
 @config_option
 @json_option
 def command(config: Path | None, as_json: bool) -> None:
-    """Look for what could keep a server from working: configuration, plugins, hardware, folders, keys, network settings.
+    """Look for what could keep a server from working.
 
-    Status 1 if there is a problem; a warning is something to know.
+    Looks at configuration, plugins, hardware, folders, keys and network settings, and changes nothing. Status 1 if there is
+    a problem; a warning is something to know.
 
     Examples:
 
     - `modelport doctor`
+    - `modelport doctor --config modelport.toml`
     - `modelport doctor --json`
     """
     from modelport.core.cli.checkup import examine

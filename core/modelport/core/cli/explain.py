@@ -19,13 +19,14 @@ __all__ = ["command"]
 @click.command("explain")
 @click.argument("model")
 @click.option("--backend", metavar="NAME", help="As if the configuration asked for this backend or device.")
-@click.option("--dtype", help="As if the configuration asked for this type.")
+@click.option("--dtype", metavar="TYPE", help="As if the configuration asked for this type.")
 @config_option
 @json_option
 def command(model: str, backend: str | None, dtype: str | None, config: Path | None, as_json: bool) -> None:
-    """The whole decision for a model: every skill's claim, every place that was weighed, each with its reason.
+    """Explain where a model would run, and why there.
 
-    MODEL is a configured name, or a source as `serve` takes them. Nothing is loaded. Of a running server, ask
+    Shows every skill's claim and every place that was weighed, each with its reason. The checkpoint is fetched if need be,
+    and not loaded. MODEL is a configured name, or a source as `serve` takes them. Of a running server, ask
     `/v1/models/MODEL/placement`, which also tells what the load gave.
 
     Examples:

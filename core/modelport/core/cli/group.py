@@ -9,6 +9,7 @@ from importlib import import_module
 import rich_click as click
 
 from modelport.contract.errors import ConfigurationError, ModelportError
+from modelport.core.config.schema import nearest
 
 __all__ = ["COMMANDS", "LazyGroup"]
 
@@ -30,6 +31,15 @@ class LazyGroup(click.RichGroup):
             command: click.Command = import_module(COMMANDS[cmd_name]).command
             return command
         return self._of_plugins().get(cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            meant = nearest(args[0], self.list_commands(ctx))
+            if meant is None:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant!r}?", ctx) from None
 
     def _of_plugins(self) -> dict[str, click.Command]:
         """Commands that plugins register. A configuration that does not load costs them, and says so when a command reads it."""

@@ -16,7 +16,7 @@ __all__ = ["command"]
 @config_option
 @json_option
 def command(config: Path | None, as_json: bool) -> None:
-    """Every enabled backend with its devices, or the reason why it has none.
+    """List the devices that each enabled backend finds, or the reason why it finds none.
 
     Each backend looks in a process of its own, so that a driver that crashes takes nothing with it.
 

@@ -23,8 +23,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 def command() -> None:
     """Create, list and revoke API keys.
 
-    As soon as there is a key, every request needs one. Keys are kept hashed, in `auth.keys_file`; a running server sees
-    changes at once.
+    As soon as there is a key, every request needs one, unless `auth.required` is `never`. Keys are kept hashed, in
+    `auth.keys_file`; a running server sees changes at once.
 
     Examples:
 
@@ -35,15 +35,24 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("name", default="default")
-@click.option("--scope", "scopes", multiple=True, default=("infer",), help="`infer` (the default), `admin`; may be repeated.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("infer",),
+    metavar="SCOPE",
+    help="`infer` (the default) or `admin`; may be repeated.",
+)
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; may be repeated.")
-@click.option("--expires", metavar="WHEN", help="After a time (`30d`, `12h`) or at a date (`2030-01-31`).")
+@click.option("--expires", metavar="WHEN", help="When it ends: after a time (`30d`, `12h`) or at a date (`2030-01-31`).")
 @config_option
 @json_option
 def create_command(
     name: str, scopes: tuple[str, ...], models: tuple[str, ...], expires: str | None, config: Path | None, as_json: bool
 ) -> None:
     """Make a key and print it. It is shown this once and kept nowhere.
+
+    NAME says whose it is; `default` if it is left out.
 
     Examples:
 
@@ -67,11 +76,12 @@ def create_command(
 @config_option
 @json_option
 def list_command(config: Path | None, as_json: bool) -> None:
-    """Every key, the oldest first, without the secret parts.
+    """List the keys, the oldest first, without their secret parts.
 
     Examples:
 
     - `modelport keys list`
+    - `modelport keys list --json`
     """
     from modelport.core.cli.output import print_json, print_table
 
@@ -89,7 +99,9 @@ def list_command(config: Path | None, as_json: bool) -> None:
 @config_option
 @json_option
 def revoke_command(id: str, config: Path | None, as_json: bool) -> None:
-    """Take a key out of force, at once and for good. ID is its public part, as `list` shows it.
+    """Take a key out of force, at once and for good.
+
+    ID is the public part of the key, as `modelport keys list` shows it.
 
     Examples:
 

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="modelport")
-@click.rich_config(help_config={"show_arguments": True, "text_markup": "markdown", "max_width": 110})
+@click.rich_config(help_config={"text_markup": "markdown", "max_width": 110, "padding_helptext_first_line": (0, 0, 1, 0)})
 def modelport() -> None:
     """Serve any Hugging Face model, on any hardware, through any protocol.
 
@@ -44,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # the reader (`| head`) has left; the interpreter would complain once more when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        # a full disk, a folder that may not be read: nothing that a stack trace explains better
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"modelport: {where}{error.strerror or error}.", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

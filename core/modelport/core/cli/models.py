@@ -19,6 +19,7 @@ def command() -> None:
     Examples:
 
     - `modelport models list`
+    - `modelport models families bert`
     - `modelport models inspect org/model`
     """
 
@@ -27,7 +28,7 @@ def command() -> None:
 @config_option
 @json_option
 def list_command(config: Path | None, as_json: bool) -> None:
-    """The models that a server with this configuration offers. Nothing is fetched or loaded.
+    """List the models that a server with this configuration offers. Nothing is fetched or loaded.
 
     Examples:
 
@@ -50,14 +51,14 @@ def list_command(config: Path | None, as_json: bool) -> None:
 
 @command.command("families")
 @click.argument("text", required=False)
-@click.option("--task", help="Only families that some installed skill can serve for this task.")
-@click.option("--served", is_flag=True, help="Only families that some installed skill can serve.")
+@click.option("--task", metavar="TASK", help="Only families that an installed skill can serve for this task.")
+@click.option("--served", is_flag=True, help="Only families that an installed skill can serve.")
 @config_option
 @json_option
 def families_command(text: str | None, task: str | None, served: bool, config: Path | None, as_json: bool) -> None:
-    """The families of the installed transformers: `hf_<model_type>`, their tasks, and the skills that serve them.
+    """List the families of the installed transformers, their tasks, and the skills that serve them.
 
-    TEXT keeps those whose name contains it.
+    A family is `hf_<model_type>`. With TEXT, only those whose name contains it.
 
     Examples:
 
@@ -92,9 +93,9 @@ def families_command(text: str | None, task: str | None, served: bool, config: P
 @config_option
 @json_option
 def inspect_command(model: str, config: Path | None, as_json: bool) -> None:
-    """What a checkpoint is, and what each installed skill would do with it. Fetches it if need be; loads nothing.
+    """Look into a checkpoint: what it is, and what each installed skill would do with it.
 
-    MODEL is a configured name, or a source as `serve` takes them.
+    It is fetched if need be, and not loaded. MODEL is a configured name, or a source as `serve` takes them.
 
     Examples:
 

@@ -13,7 +13,7 @@ from modelport.core.config.load import Loaded, load
 
 __all__ = ["config_option", "json_option", "loaded"]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 config_option = click.option(
     "--config",
     "-c",

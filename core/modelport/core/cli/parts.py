@@ -11,7 +11,7 @@ import msgspec
 from modelport.contract.errors import NotFound
 from modelport.core.catalog.catalog import Catalog
 from modelport.core.cli.options import loaded
-from modelport.core.cli.sources import models_of
+from modelport.core.config.named import is_given, models_of
 from modelport.core.config.settings import Settings
 from modelport.core.observe.logs import configure
 from modelport.core.plugins.discover import discover
@@ -29,7 +29,7 @@ class Parts(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-def assemble(config: Path | None, model: str = "", options: Mapping[str, Any] | None = None) -> Parts:
+def assemble(config: Path | None, model: str | None = None, options: Mapping[str, Any] | None = None) -> Parts:
     """Plugins and catalog as a server with this configuration would have them.
 
     Args:
@@ -42,16 +42,17 @@ def assemble(config: Path | None, model: str = "", options: Mapping[str, Any] | 
     configure("warning", settings.log_format)
     registry = discover(settings)
     catalog = Catalog(settings, registry)
-    if not model:
+    if model is None:
         return Parts(settings, registry, catalog)
     try:
         name = catalog.names.resolve(model)
-        table = {key: value for key, value in (options or {}).items() if value not in (None, [], False)}
+        table = {key: value for key, value in (options or {}).items() if is_given(value)}
         flags = {"models": {name: {"source": catalog.model(name).source, **table}}} if table else {}
     except NotFound:
         described = models_of([model], options or {})
         name, flags = next(iter(described)), {"models": described}
     if flags:
         settings = loaded(config, flags).settings
+        registry = discover(settings)  # again, for it refuses a backend that is not there
         catalog = Catalog(settings, registry)
     return Parts(settings, registry, catalog, name)

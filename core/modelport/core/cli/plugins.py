@@ -13,8 +13,6 @@ from modelport.core.plugins.record import KINDS, PluginRecord
 
 __all__ = ["command"]
 
-_KINDS = ["backend", "skill", "api", "executor"]
-
 
 @click.group("plugins")
 def command() -> None:
@@ -25,6 +23,7 @@ def command() -> None:
     Examples:
 
     - `modelport plugins list`
+    - `modelport plugins check`
     - `modelport plugins new skill shout`
     """
 
@@ -34,7 +33,9 @@ def command() -> None:
 @config_option
 @json_option
 def list_command(kind: str | None, config: Path | None, as_json: bool) -> None:
-    """Every installed plugin: its kind, name, distribution, version and file, and why it is not in use if it is not.
+    """List the installed plugins.
+
+    Each with its kind, name, distribution, version and file, and the reason why it is not in use if it is not.
 
     Examples:
 
@@ -55,13 +56,14 @@ def list_command(kind: str | None, config: Path | None, as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("plugins", nargs=-1, metavar="[NAME or FOLDER]…")
+@click.argument("plugins", nargs=-1, metavar="[NAME|FOLDER]…")
 @json_option
 def check_command(plugins: tuple[str, ...], as_json: bool) -> None:
-    """Load plugins, each in a process of its own, and say what is wrong with them and what their import costs.
+    """Load plugins and say what is wrong with them, and what their import costs.
 
-    A FOLDER is checked without being installed. Status 1 if there is an error. For the behaviour of a plugin there are
-    suites of tests in `modelport.testing`.
+    Each is loaded in a process of its own; without a NAME, every installed one, enabled or not. A FOLDER is checked without
+    being installed. Status 1 if there is an error. For the behaviour of a plugin there are suites of tests in
+    `modelport.testing`.
 
     Examples:
 
@@ -70,30 +72,37 @@ def check_command(plugins: tuple[str, ...], as_json: bool) -> None:
     - `modelport plugins check ./modelport-skill-shout --json`
     """
     from modelport.core.cli.output import print_json
-    from modelport.core.plugins.check import check_plugin
+    from modelport.core.plugins.check import check_plugin, installed_names
 
-    targets = plugins or tuple(dict.fromkeys(record.name for record in _records(None)))
+    targets = plugins or installed_names()
     findings = [finding for target in targets for finding in check_plugin(target)]
     if as_json:
         print_json(findings)
     else:
         for finding in findings:
             click.echo(f"{finding.level}: {finding.plugin}: {finding.message}")
+        if not findings:
+            click.echo("No plugin is installed.")
     if any(finding.level == "error" for finding in findings):
         sys.exit(1)
 
 
 @command.command("new")
-@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("kind", metavar="skill")
 @click.argument("name")
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to make it.")
+@click.option(
+    "--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to make it; here by default."
+)
 @json_option
 def new_command(kind: str, name: str, folder: Path, as_json: bool) -> None:
     """Make a plugin: a real one, with its test and nothing to delete.
 
+    There is a template for skills; other kinds start from one of modelport's own plugins.
+
     Examples:
 
     - `modelport plugins new skill shout` makes ./modelport-skill-shout
+    - `modelport plugins new skill shout --dir ./plugins`
     """
     from modelport.core.cli.output import print_json
     from modelport.core.plugins.new import new_plugin

@@ -7,8 +7,9 @@ from typing import Any
 
 import rich_click as click
 
-from modelport.core.cli.options import config_option, json_option, loaded
-from modelport.core.cli.sources import model_flags, models_of
+from modelport.core.cli.model_options import model_flags, model_options
+from modelport.core.cli.options import config_option, loaded
+from modelport.core.config.named import models_of
 
 __all__ = ["command"]
 
@@ -18,25 +19,26 @@ __all__ = ["command"]
 @config_option
 @click.option("--demo", is_flag=True, help="Serve the demo models too; fetch them if they are not here.")
 @click.option("--host", metavar="ADDRESS", help="Address to bind; 127.0.0.1 by default. Others need keys, or `--insecure`.")
-@click.option("--port", "-p", type=int, help="Port to bind; 8000 by default, 0 for any free one.")
-@click.option("--alias", multiple=True, metavar="NAME", help="Another name for the model.")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
-@click.option("--dtype", help="`auto` (the checkpoint's own), `fast`, or a type such as `bfloat16`.")
-@click.option("--max-length", type=int, metavar="TOKENS", help="Most tokens of a sequence.")
-@click.option("--backend", metavar="NAME", help="Run on this backend and no other.")
-@click.option("--device", metavar="DEVICE", help="Run on this device (`cuda:1`), or its number beside `--backend`.")
+@click.option("--port", "-p", type=int, metavar="PORT", help="Port to bind; 8000 by default, 0 for any free one.")
+@click.option("--alias", multiple=True, metavar="NAME", help="Another name for the model; may be repeated.")
+@model_options
 @click.option("--task", metavar="TASK", help="The task to serve by default.")
 @click.option("--api", "apis", multiple=True, metavar="NAME", help="Enable only this API; may be repeated.")
 @click.option("--preload", is_flag=True, help="Load at start instead of at the first request.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the checkpoint's own code; needs a revision.")
 @click.option("--offline", is_flag=True, default=None, help="Never use the network.")
-@click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN", help="Let browsers call from there; `*` for all.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let browsers call from there; `*` for all; may be repeated.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to log.")
 @click.option("--tls-cert", metavar="FILE", help="PEM file of the certificate chain.")
-@click.option("--tls-key", metavar="FILE", help="PEM file of its key.")
+@click.option("--tls-key", metavar="FILE", help="PEM file of the certificate's private key.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow a public address without keys.")
 @click.option("--strict", is_flag=True, default=None, help="Refuse to start when a plugin fails.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Say where it listens as one JSON object on one line.")
 def command(
     sources: tuple[str, ...],
     config: Path | None,

@@ -12,12 +12,12 @@ __all__ = ["cache_dir", "state_dir"]
 
 
 def cache_dir(settings: Settings, env: Mapping[str, str] | None = None) -> Path:
-    """The folder of downloads and conversions: `cache_dir`, else `$XDG_CACHE_HOME/modelport`. It may not exist yet."""
+    """The folder of what can be made again: `cache_dir`, else `$XDG_CACHE_HOME/modelport`. It may not exist yet."""
     return _folder(settings.cache_dir, "XDG_CACHE_HOME", ".cache", env)
 
 
 def state_dir(settings: Settings, env: Mapping[str, str] | None = None) -> Path:
-    """The folder of keys and measurements: `state_dir`, else `$XDG_STATE_HOME/modelport`. It may not exist yet."""
+    """The folder of keys: `state_dir`, else `$XDG_STATE_HOME/modelport`. It may not exist yet."""
     return _folder(settings.state_dir, "XDG_STATE_HOME", ".local/state", env)
 
 

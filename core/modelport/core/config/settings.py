@@ -1,6 +1,6 @@
 """Every key of the configuration, with its type, its default and what it means.
 
-`modelport config show --help` prints these docstrings; `load` in this room fills the Structs from TOML, environment and flags.
+`modelport config show --keys` prints these docstrings; `load` in this room fills the Structs from TOML, environment and flags.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ class ServerSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, f
     Args:
         host: Address to bind. Anything but loopback needs keys, or `insecure`.
         port: Port to bind; 0 picks a free one.
-        tls_cert: PEM file of the certificate chain.
-        tls_key: PEM file of its key.
+        tls_cert: PEM file of the certificate chain; without it the server speaks plain HTTP.
+        tls_key: PEM file of the certificate's private key; needed with `tls_cert`, and not without it.
         cors_origins: Origins that browsers may call from; `*` for all.
         trusted_proxies: Addresses or networks whose `X-Forwarded-*` headers are believed.
-        keep_alive_s: Idle seconds before a kept-alive connection is closed.
+        keep_alive_s: Idle seconds before a kept-alive connection is closed, and the longest that a request's head, or the next
+            piece of its body, may take to arrive.
         drain_s: Seconds that running requests get to finish at shutdown.
         insecure: Allow a public bind without keys.
     """
@@ -63,8 +64,8 @@ class LimitSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
         queue_items: Most requests that wait for one model.
         queue_bytes: Most bytes of requests that wait for one model.
         load_wait_s: Longest wait of a request for a cold model before it is told to come back.
-        load_stall_s: Silence after which a load counts as stuck.
-        stuck_s: Time on the device without progress after which a worker counts as stuck.
+        load_stall_s: Silence after which a load counts as stuck; 0 is never.
+        stuck_s: Time without progress, though there is work, after which a worker counts as stuck and is replaced; 0 is never.
         request_s: Deadline of requests that name none; 0 is none.
         retry_failed_s: Pause after a failed load before it is tried again.
     """
@@ -85,8 +86,9 @@ class MemorySettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, f
 
     Args:
         budget_bytes: Most bytes of models per device, by device id or backend name (`cpu`, `cuda:0`); a device
-            that is not named may use `fraction` of what was free at start.
-        fraction: See above.
+            that is not named has a budget of `memory.fraction`.
+        fraction: Part of the memory that was free at start which models may fill, on devices without a budget of their own.
+            Also the part of the host's memory over which a worker counts as leaking and is started again.
     """
 
     budget_bytes: dict[str, Positive] = {}
@@ -98,29 +100,29 @@ class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 
     Args:
         source: A Hub id, a local folder, or a family `hf_<model_type>`.
-        revision: Branch, tag or commit on the Hub.
+        revision: Branch, tag or commit on the Hub; without it, the one in `source`, else `main`.
         aliases: Other names for it.
-        task: The task to serve by default, of those its skill offers.
-        skill: The skill to use, when several claim it or none should.
-        backend: A backend or device (`cpu`, `cuda:1`) to run on, and no other.
+        task: The task to serve by default, of those its skill offers; without it, the skill's first.
+        skill: The skill that serves it; without it, the one that claims the checkpoint most strongly.
+        backend: A backend or device (`cpu`, `cuda:1`) to run on, and no other; without it, the best of all that can.
         backends: Backends to try, in this order.
         dtype: `auto`, `fast` or a type (`float32`, `bfloat16`, …).
-        max_length: Most tokens of a sequence, below the model's own limit.
+        max_length: Most tokens of a sequence; without it, and at most, the model's own limit.
         max_items: Most sequences in a batch.
         require: Parameters (`logit_bias`, …) that the place it runs on must honour.
         strict: Never fall back to another backend.
         preload: Load it at start.
         pin: Never unload it to make room or for idleness.
-        keep_alive_s: Idle seconds before it is unloaded; None is never.
+        keep_alive_s: Idle seconds before it is unloaded; without it, only when its memory is needed.
         replicas: How many workers serve it.
-        threads: CPU threads of each; 0 divides the cores.
-        queue_items: Overrides `limits.queue_items`.
+        threads: CPU threads of each worker; 0 divides the cores among them.
+        queue_items: Most requests that wait for it; without it, `limits.queue_items`.
         trust_remote_code: Run the checkpoint's own code; needs `revision`.
-        executor: Where replicas run.
-        isolation: `process`, or `thread` for a model without torch.
-        interpreter: The Python that runs its workers.
-        options: For its skill.
-        backend_options: For its backend, over `backends.NAME`.
+        executor: What keeps its workers: `process`, or an executor that a plugin brings.
+        isolation: `process`, or `thread` to run inside the server, for a model without torch.
+        interpreter: Path of the Python that runs its workers; by default the server's own.
+        options: Options of its skill, over those in `skills.NAME`.
+        backend_options: Options of its backend, over those in `backends.NAME`.
     """
 
     source: str
@@ -152,24 +154,24 @@ class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """The whole configuration.
 
-    `apis`, `backends`, `skills` and `executors` are either a list of the only plugins to enable, or tables of options by
-    plugin name, in which `enabled = false` disables one. Plugins that are not mentioned in tables are enabled, unless the
-    table `"*"` says `enabled = false`.
+    In the tables of plugins `enabled = false` disables one. Plugins that are not mentioned there are enabled, unless the table
+    `"*"` says `enabled = false`.
 
     Args:
         models: What is served, by name.
-        apis: API surfaces, as said above.
-        backends: Hardware backends, as said above.
-        skills: Skills, as said above.
-        executors: Executors that plugins bring, as said above.
+        apis: APIs: a list of the only ones to enable, or options for each; empty enables all that are installed.
+        backends: Hardware backends: a list of the only ones to enable, or options for each; empty enables all that are installed.
+        skills: Skills: a list of the only ones to enable, or options for each; empty enables all that are installed.
+        executors: Executors: a list of the only ones to enable, or options for each; empty enables all that are installed.
         order: Plugin names in the order in which authorizers, resolvers and observers are asked.
         allow_families: Let requests name families (`hf_bert`).
         allow_backend_choice: Let requests name a backend.
         strict: Refuse to start when a plugin fails.
         offline: Never use the network.
-        cache_dir: Where downloads, conversions and catalogues are kept.
-        state_dir: Where keys and measurements are kept.
-        log_level: `debug`, `info`, `warning` or `error`.
+        cache_dir: Where demo models, the list of families and notes on downloads are kept; by default `modelport` in
+            `$XDG_CACHE_HOME`, else in `~/.cache`.
+        state_dir: Where API keys are kept; by default `modelport` in `$XDG_STATE_HOME`, else in `~/.local/state`.
+        log_level: The least serious lines that are logged.
         log_format: `auto` is pretty on a terminal and JSON otherwise.
     """
 

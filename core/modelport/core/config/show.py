@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect as python
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from modelport.core.config.environment import variable
 from modelport.core.config.load import Loaded
 from modelport.core.config.schema import Path, dotted, expected, schema
 
-__all__ = ["KeyHelp", "ShownKey", "describe", "show"]
+__all__ = ["KeyHelp", "ShownKey", "describe", "show", "toml_text"]
 
 
 class ShownKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,22 @@ def _values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 def _covering(known: Any, path: Path, missing: str) -> str:
     """What is known of `path`, or of the table that it was set with."""
     return next((str(known[dotted(path[:n])]) for n in range(len(path), 0, -1) if dotted(path[:n]) in known), missing)
+
+
+def toml_text(value: Any) -> str:
+    """A value as TOML writes it; nothing for None, which it cannot write."""
+    match value:
+        case None:
+            return ""
+        case bool() | str():
+            return json.dumps(value, ensure_ascii=False)
+        case dict():
+            pairs = ", ".join(f"{dotted((key,))} = {toml_text(item)}" for key, item in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case list():
+            return f"[{', '.join(map(toml_text, value))}]"
+        case _:
+            return str(value)
 
 
 def describe() -> list[KeyHelp]:

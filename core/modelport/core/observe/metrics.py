@@ -6,10 +6,12 @@ Labels are bounded: configured model names, task names, backends, statuses and r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from modelport.contract.executor import ReplicaStats
@@ -24,11 +26,21 @@ _STATES = ("declared", "loading", "ready", "busy", "draining", "unloaded", "fail
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 
 
+class _Registry(CollectorRegistry):
+    """Without the `_created` series that the library adds to every counter and histogram. It can be told not to, but only for
+    the whole process, and a program around an `Engine` may have metrics of its own."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
 class Metrics:
     """Everything that is counted. Methods are called on the server's event loop and take about a microsecond."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
         ProcessCollector(registry=self.registry)
         self._replicas: dict[tuple[str, str, str], ReplicaStats] = {}
         self._define_requests()

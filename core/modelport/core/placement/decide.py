@@ -145,7 +145,7 @@ def _objection(candidate: Candidate, device: Device, model: ModelSettings, asked
     """Why a candidate is out, or None."""
     verdict = candidate.verdict
     if asked and asked not in (candidate.backend, device.id):
-        return f"not asked for: {asked!r} is"
+        return f"{asked!r} was asked for, and this is another"
     if not asked and model.backends and not {candidate.backend, device.id} & set(model.backends):
         return f"not among the configured backends ({', '.join(model.backends)})"
     if not verdict.runs:
@@ -199,7 +199,7 @@ def _sentence(
     name: str, asked: str, model: ModelSettings, chosen: Sequence[Candidate], hook: bool, unable: Sequence[Weighed]
 ) -> str:
     if not chosen:
-        reasons = "; ".join(f"{_place_name(w.candidate)}: {w.reason}" for w in unable) or "no backend is enabled"
+        reasons = "; ".join(f"{_place_name(w.candidate)}: {w.reason.rstrip('.')}" for w in unable) or "no backend is enabled"
         return f"{name} can run nowhere. {reasons}"
     first = chosen[0]
     if hook:

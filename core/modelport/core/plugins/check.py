@@ -22,7 +22,7 @@ from modelport.core.plugins.loading import PluginFault, contract_of, hooks_of, i
 from modelport.core.plugins.record import KINDS, Kind, group
 from modelport.core.plugins.registry import new_manager
 
-__all__ = ["Finding", "check_plugin"]
+__all__ = ["Finding", "check_plugin", "installed_names"]
 
 _HEAVY = ("torch", "transformers", "tensorflow", "jax", "openvino", "onnxruntime", "litestar")
 _SLOW_S = 0.5
@@ -64,9 +64,18 @@ def _with_others(points: list[_Point]) -> list[_Point]:
     return [msgspec.structs.replace(point, others=others(point)) for point in points]
 
 
-def _installed(name: str) -> list[_Point]:
+def installed_names() -> list[str]:
+    """The name of every plugin that is installed. Imports none of them."""
+    return list(dict.fromkeys(point.name for point in _points()))
+
+
+def _points() -> list[_Point]:
     everything = entry_points()
-    points = [_Point(kind, each.name, each.value) for kind in KINDS for each in everything.select(group=group(kind))]
+    return [_Point(kind, each.name, each.value) for kind in KINDS for each in everything.select(group=group(kind))]
+
+
+def _installed(name: str) -> list[_Point]:
+    points = _points()
     found = [point for point in _with_others(points) if point.name == name]
     if not found:
         names = sorted({point.name for point in points})

@@ -90,15 +90,16 @@ class _Discovery:
             for name in chosen:
                 if name == "*" or name in names[kind]:
                     continue
-                meant = nearest(name, names[kind])
-                hint = f"did you mean {meant}" if meant else f"try pip install modelport-{kind[:-1]}-{name.replace('_', '-')}"
                 if isinstance(chosen, list) or chosen[name].get("enabled") is True:
-                    have = ", ".join(sorted(names[kind])) or "none"
-                    self.faults.append(f"{kind}.{name} is enabled, but not installed; {hint}. Installed {kind}: {have}")
+                    self.faults.append(f"{kind}.{name} is enabled, but not installed; {_instead_of(name, kind, names[kind])}")
                 elif chosen[name].get("enabled", True):
-                    self.registry.records.append(
-                        PluginRecord(kind=kind, name=name, state="failed", reason=f"it is configured, but not installed; {hint}")
-                    )
+                    reason = f"it is configured, but not installed; {_instead_of(name, kind, names[kind])}"
+                    self.registry.records.append(PluginRecord(kind=kind, name=name, state="failed", reason=reason))
+        for model, settings in self.settings.models.items() if "backends" in names else ():
+            backend = (settings.backend or "").partition(":")[0]
+            if backend and backend not in names["backends"]:
+                hint = _instead_of(backend, "backends", names["backends"])
+                self.faults.append(f"models.{model}.backend is {settings.backend!r}, and there is no such backend; {hint}")
         if set(self.kinds) == set(KINDS):
             everything = set().union(*names.values())
             for name in self.settings.order:
@@ -182,6 +183,12 @@ class _Discovery:
                     f"the task {task.name!r} is defined differently by skills.{first.name} ({first.owner}) and by "
                     f"skills.{record.name} ({record.owner}); disable one: skills.{record.name}.enabled = false"
                 )
+
+
+def _instead_of(name: str, kind: Kind, names: Collection[str]) -> str:
+    meant = nearest(name, names)
+    hint = f"did you mean {meant}?" if meant else f"try pip install modelport-{kind[:-1]}-{name.replace('_', '-')}."
+    return f"{hint} Installed {kind}: {', '.join(sorted(names)) or 'none'}"
 
 
 def _installed(groups: Iterable[str]) -> list[EntryPoint]:

@@ -166,8 +166,8 @@ class Host:
             raise Conflict(
                 f"The model {model.name!r} is pinned (models.{model.name}.pin), so it is not unloaded. Remove the pin first."
             )
-        tasks = [deployment.unload(f"asked for by {caller.name}") for deployment in model.deployments.values()]
-        freed = sum(await asyncio.gather(*(asyncio.shield(task) for task in tasks)))
+        unloads = [asyncio.shield(each.unload(f"asked for by {caller.name}")) for each in model.deployments.values()]
+        freed = sum(await asyncio.gather(*unloads))
         _log.info("unloaded on request", model=model.name, freed=readable_bytes(freed))
         return model.info()
 
@@ -282,15 +282,14 @@ class Host:
             return
         self.drain()
         limit_s = self._settings.server.drain_s if drain_s is None else drain_s
-        try:
-            await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in self._deployments())), limit_s)
-        except TimeoutError:
-            _log.warning("drain ended", seconds=limit_s, unfinished=[d.name for d in self._deployments() if d.is_open])
+        if busy := [deployment for deployment in self._deployments() if deployment.is_open]:
+            try:
+                await asyncio.wait_for(asyncio.gather(*(deployment.idle() for deployment in busy)), limit_s)
+            except TimeoutError:
+                _log.warning("drain ended", seconds=limit_s, unfinished=[each.name for each in busy if each.is_open])
         self._phase = "stopped"
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for task in self._background:
-            task.cancel()
+        for pending in (*self._background, *filter(None, [self._sweeper])):
+            pending.cancel()
         await asyncio.gather(*(model.close() for model in self._models.values()))
         await asyncio.gather(*(deployment.stop() for deployment in self._deployments()))
         await asyncio.gather(*self._background, return_exceptions=True)

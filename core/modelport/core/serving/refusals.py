@@ -14,6 +14,7 @@ def shutting_down() -> Unavailable:
 
 def load_failed(model: str, cause: str, retry_in_s: float) -> Unavailable:
     """The last load failed, and `retry_in_s` must pass before another is tried."""
+    cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
     return Unavailable(
         f"The model {model!r} could not be loaded: {cause} A request after {max(retry_in_s, 0.0):.0f} s tries again.",
         retry_after_s=max(retry_in_s, 1.0),

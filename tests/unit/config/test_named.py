@@ -1,4 +1,4 @@
-"""`[NAME=]SOURCE[@REV]` and the flags that go with it."""
+"""`[NAME=]SOURCE[@REV]` and the options that go with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelport.contract.errors import ConfigurationError
-from modelport.core.cli.sources import model_flags, models_of, named
+from modelport.core.config.named import models_of, named
 
 
 def test_a_hub_id_is_served_under_its_id() -> None:
@@ -57,8 +57,8 @@ def test_two_sources_of_one_name_are_refused_naming_both(tmp_path: Path) -> None
         models_of([str(tmp_path / "one" / "model"), str(tmp_path / "two" / "model")], {})
 
 
-def test_model_flags_apply_to_every_source() -> None:
-    models = models_of(["a=org/a", "b=org/b"], model_flags(dtype="float32", preload=True))
+def test_options_apply_to_every_source() -> None:
+    models = models_of(["a=org/a", "b=org/b"], {"dtype": "float32", "preload": True, "task": None})
 
     assert models == {
         "a": {"source": "org/a", "dtype": "float32", "preload": True},
@@ -66,31 +66,28 @@ def test_model_flags_apply_to_every_source() -> None:
     }
 
 
-def test_model_flags_without_a_source_are_refused_naming_the_flag() -> None:
-    with pytest.raises(ConfigurationError, match=r"--alias says.*Add a SOURCE"):
-        models_of([], model_flags(alias=("x",)))
+def test_options_without_a_source_are_refused_naming_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"dtype and task would say how.*models\.NAME\.dtype"):
+        models_of([], {"dtype": "float32", "task": "x", "preload": False})
 
 
 def test_an_alias_for_two_sources_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="--alias names one model"):
-        models_of(["org/a", "org/b"], model_flags(alias=("x",)))
+    with pytest.raises(ConfigurationError, match="An alias names one model"):
+        models_of(["org/a", "org/b"], {"aliases": ["x"]})
 
 
-@pytest.mark.parametrize(
-    ("backend", "device", "expected"),
-    [
-        (None, "cuda:1", "cuda:1"),
-        ("cuda", "1", "cuda:1"),
-        ("cuda", "cuda:1", "cuda:1"),
-        ("cpu", None, "cpu"),
-        (None, "cpu", "cpu"),
-    ],
-)
-def test_backend_and_device_make_one_key(backend: str | None, device: str | None, expected: str) -> None:
-    assert model_flags(backend=backend, device=device)["backend"] == expected
+def test_an_option_that_is_zero_was_given() -> None:
+    assert models_of(["org/a"], {"threads": 0, "keep_alive_s": 0.0, "pin": False}) == {
+        "org/a": {"source": "org/a", "threads": 0, "keep_alive_s": 0.0}
+    }
 
 
-@pytest.mark.parametrize(("backend", "device"), [(None, "1"), ("cpu", "cuda:0")])
-def test_a_device_that_no_backend_explains_is_refused(backend: str | None, device: str) -> None:
-    with pytest.raises(ConfigurationError, match="--device"):
-        model_flags(backend=backend, device=device)
+@pytest.mark.parametrize("source", ["./nothere", "x=./nothere"])
+def test_a_folder_that_does_not_exist_is_refused_at_once(source: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothere does not exist"):
+        models_of([source], {})
+
+
+def test_an_empty_text_names_no_model() -> None:
+    with pytest.raises(ConfigurationError, match="An empty text names no model"):
+        named("")

@@ -24,7 +24,7 @@ from modelport.core.placement.hooks import Hooks
 from modelport.core.plugins.registry import Registry
 from modelport.core.serving.access import Access
 from modelport.core.serving.admission import Admission
-from modelport.core.serving.clock import Clock, LoopClock, Timer
+from modelport.core.serving.clock import Clock, LoopClock
 from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.dispatch import Dispatcher, with_id
@@ -91,7 +91,6 @@ class Host:
         self._created = int(time.time())
         self._models = {name: self._declare(name) for name in catalog.names.models}
         self._background: set[asyncio.Task[Any]] = set()
-        self._sweeper: Timer | None = None
         self._phase: Literal["starting", "serving", "draining", "stopped"] = "starting"
 
     # ------------------------------------------------------------------------------------------------------ callers
@@ -288,8 +287,8 @@ class Host:
             except TimeoutError:
                 _log.warning("drain ended", seconds=limit_s, unfinished=[each.name for each in busy if each.is_open])
         self._phase = "stopped"
-        for pending in (*self._background, *filter(None, [self._sweeper])):
-            pending.cancel()
+        for task in self._background:
+            task.cancel()
         await asyncio.gather(*(model.close() for model in self._models.values()))
         await asyncio.gather(*(deployment.stop() for deployment in self._deployments()))
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -385,8 +384,9 @@ class Host:
             _log.error("preload failed", model=model.name, cause=error.message)
 
     def _sweep(self) -> None:
-        self._keeper.sweep()
-        self._sweeper = self._clock.later(_SWEEP_S, self._sweep)
+        if self._phase != "stopped":
+            self._keeper.sweep()
+            self._clock.later(_SWEEP_S, self._sweep)
 
     def _background_task(self, work: Coroutine[Any, Any, Any]) -> None:
         def ended(task: asyncio.Task[Any]) -> None:

@@ -27,9 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     _die_with_parent(options.parent)
     os.set_inheritable(options.socket, False)
+    from modelport.core.worker.loop import loop_factory
+
     status = 0
     try:
-        asyncio.run(_run(socket.socket(fileno=options.socket)))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_run(socket.socket(fileno=options.socket)))
     except BaseException:
         status = 1
         import traceback

@@ -103,11 +103,12 @@ class Host(Protocol):
     def tasks(self) -> Mapping[str, Task[Any, Any, Any]]:
         """Every task that an enabled skill serves, by name."""
 
-    def default_task(self, principal: Principal, name: str) -> str:
-        """The first task of a model.
+    async def default_task(self, principal: Principal, name: str) -> str:
+        """The first task of a model. Waits until its checkpoint has been read, which says what it does.
 
         Raises:
             NotFound: no such model.
+            Unavailable: its checkpoint cannot be had, or takes longer than a request may wait.
         """
 
     def placement(self, principal: Principal, name: str) -> Mapping[str, Any]:

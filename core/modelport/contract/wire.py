@@ -6,6 +6,8 @@ head and buffers in one piece and hands views of what it received to `decode`.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -44,14 +46,34 @@ def decode(head: bytes | memoryview, buffers: Sequence[bytes | memoryview], kind
     Raises:
         msgspec.ValidationError: if the head does not describe a `kind`.
     """
+    _received.buffers = buffers
+    try:
+        value: T = _decoder(kind).decode(head)  # type: ignore[arg-type]
+        return value
+    finally:
+        _received.buffers = ()
 
-    def ext(code: int, data: memoryview) -> Any:
-        if code != _ARRAY:
-            raise msgspec.ValidationError(f"unknown extension {code}")
-        dtype, shape, index = _HEADER.decode(data)
-        return np.frombuffer(buffers[index], np.dtype(dtype)).reshape(shape)
 
-    return msgspec.msgpack.decode(head, type=kind, ext_hook=ext, dec_hook=_pass_arrays)
+class _Received(threading.local):
+    """The buffers of the frame that this thread decodes."""
+
+    buffers: Sequence[bytes | memoryview] = ()
+
+
+_received = _Received()
+
+
+@functools.lru_cache(256)
+def _decoder(kind: type) -> msgspec.msgpack.Decoder[Any]:
+    """Made once for each type: to make one takes longer than to decode a request."""
+    return msgspec.msgpack.Decoder(kind, ext_hook=_array, dec_hook=_pass_arrays)
+
+
+def _array(code: int, data: memoryview) -> Any:
+    if code != _ARRAY:
+        raise msgspec.ValidationError(f"unknown extension {code}")
+    dtype, shape, index = _HEADER.decode(data)
+    return np.frombuffer(_received.buffers[index], np.dtype(dtype)).reshape(shape)
 
 
 def _pass_arrays(kind: type, value: Any) -> Any:

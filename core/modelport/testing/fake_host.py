@@ -144,7 +144,7 @@ class FakeHost:
         """All definitions."""
         return self._tasks
 
-    def default_task(self, principal: Principal, name: str) -> str:
+    async def default_task(self, principal: Principal, name: str) -> str:
         """The first task of a model."""
         return self.model(principal, name).tasks[0]
 

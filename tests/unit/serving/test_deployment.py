@@ -269,5 +269,5 @@ async def test_preloaded_models_make_the_server_ready(world):
     assert here.host.readiness() == "loading"
     here.executor.gate.set()
     await here.settle()
-    assert here.host.ready
+    assert here.host.readiness() == "ready"
     assert here.host.health() == {"status": "ready", "models": {"a": "ready", "b": "declared"}}

@@ -103,9 +103,11 @@ async def test_an_allow_list_hides_and_refuses_other_models(world):
     assert (await here.ask("a", principal=caller)).result.text == "hi"
     with pytest.raises(Forbidden, match="may not use the model 'secret'"):
         await here.ask("secret", principal=caller)
-    for look in (here.host.model, here.host.default_task, here.host.placement):
+    for look in (here.host.model, here.host.placement):
         with pytest.raises(Forbidden):
             look(caller, "secret")
+    with pytest.raises(Forbidden):
+        await here.host.default_task(caller, "secret")
     with pytest.raises(Forbidden):
         await here.host.load(caller, "secret")
     with pytest.raises(NotFound) as caught:
@@ -445,6 +447,22 @@ async def test_a_deadline_counts_the_reading_of_the_checkpoint(world, monkeypatc
     with pytest.raises(DeadlineExceeded):
         async with asyncio.timeout(5):
             await here.ask("a", options=Options(deadline_s=0.05))
+
+
+async def test_the_default_task_is_told_once_the_checkpoint_has_been_read(world, monkeypatch):
+    here = await world({"a": {}}, started=False)
+    card, read = here.host._catalog.card, asyncio.Event()
+
+    async def slowly(*args):
+        await read.wait()
+        return await card(*args)
+
+    monkeypatch.setattr(here.host._catalog, "card", slowly)
+    asked = asyncio.ensure_future(here.host.default_task(here.caller(), "a"))
+    await here.settle()
+    assert not asked.done()
+    read.set()
+    assert await asked == "echo"
 
 
 async def test_a_client_that_leaves_while_the_checkpoint_is_read_waits_no_longer(world, monkeypatch):

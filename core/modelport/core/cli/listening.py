@@ -7,7 +7,7 @@ import io
 import ipaddress
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO, cast
 
 import msgspec
@@ -82,6 +82,7 @@ def run_server(settings: Settings, announce: Announcement) -> None:
     from modelport.core.cli.watching import show_loads
     from modelport.core.observe.logs import configure
     from modelport.core.server.listen import Listener, bind
+    from modelport.core.worker.loop import loop_factory
 
     configure(settings.log_level, settings.log_format, cast("TextIO", Stderr()))
 
@@ -100,17 +101,8 @@ def run_server(settings: Settings, announce: Announcement) -> None:
         async with show_loads(application.host, only_live=True):
             await listener.serve()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 class Stderr(io.TextIOBase):

@@ -125,9 +125,11 @@ class Host:
         """Every task that an enabled skill serves, by name."""
         return self._registry.tasks
 
-    def default_task(self, principal: Principal, name: str) -> str:
-        """The first task of a model."""
-        return self._visible(self._access.caller(principal), name).default_task()
+    async def default_task(self, principal: Principal, name: str) -> str:
+        """The first task of a model, once its checkpoint has been read."""
+        model = await self._named(self._access.caller(principal), name)
+        await model.read(wait_s=self._settings.limits.load_wait_s)
+        return model.tasks[0]
 
     def placement(self, principal: Principal, name: str) -> Mapping[str, Any]:
         """The whole decision where and how the model runs, of its default task; `others` has those of its other programs."""
@@ -296,13 +298,8 @@ class Host:
         await self._hardware.close()
         await asyncio.to_thread(self._observers.close)
 
-    @property
-    def ready(self) -> bool:
-        """Whether every model that is to be preloaded is there."""
-        return self.readiness() == "ready"
-
     def readiness(self) -> Literal["ready", "loading", "failed", "draining"]:
-        """Whether the server wants traffic."""
+        """Whether the server wants traffic: once every model that is to be preloaded is there."""
         if self._phase in {"draining", "stopped"}:
             return "draining"
         states = {model.state for model in self._models.values() if model.settings.preload}

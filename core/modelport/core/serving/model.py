@@ -59,6 +59,7 @@ class Model:
         self.choice: Choice | None = None
         self.deployments: dict[tuple[str, str], Deployment] = {}
         self.admission = Admission(name, settings.queue_items or limits.queue_items, limits.queue_bytes)
+        self._ways: dict[tuple[str, str], Deployment] = {}
         self._limits = limits
         self._catalog = catalog
         self._deploy = deploy
@@ -208,6 +209,12 @@ class Model:
         Raises:
             WrongTask: it does not do that.
         """
+        found = self._ways.get((task, hardware))
+        if found is None:
+            found = self._ways[task, hardware] = self._way(task, hardware)
+        return found
+
+    def _way(self, task: str, hardware: str) -> Deployment:
         choice, card = self.choice, self.card
         assert choice is not None
         assert card is not None
@@ -258,23 +265,6 @@ class Model:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
-
-    def default_task(self) -> str:
-        """Its first task.
-
-        Raises:
-            NotFound: it is not known yet, because its checkpoint has never been here.
-        """
-        if self.tasks:
-            return self.tasks[0]
-        if self.settings.task:
-            return self.settings.task
-        if self._failure is not None:
-            raise self._unreadable(self._failure)
-        raise Unavailable(
-            f"The checkpoint of {self.name!r} has not been fetched yet: its tasks are unknown. Name the task, or load it first.",
-            retry_after_s=5.0,
-        )
 
 
 def _owner(source: str) -> str:

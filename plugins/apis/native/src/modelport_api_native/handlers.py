@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from modelport.contract.api import model_id, model_route
 from modelport.contract.errors import UnsupportedParameter, WrongTask
@@ -20,18 +21,21 @@ from modelport_api_native.events import EventStream
 __all__ = ["HANDLERS"]
 
 ADMIN = {"scope": "admin"}
-AnyRequest = Request[Any, Any, Any]
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+HostDependency: TypeAlias = NamedDependency[
+    SkipValidation[Host]
+]  # to look through a protocol's methods takes longer than to call one
 
 _FOLDER = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|[^/:]+/[^/:]+/")  # no id of the Hub: those hold one slash, inside
 
 
 @post(model_route("/v1/infer"), status_code=200)
-async def infer(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def infer(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Any task of any model, by the task's own request."""
     principal = host.principal(request.scope)
     model = model_id(**request.path_params)
     envelope, prefix = read_envelope(await request.body())
-    task_name = _chosen_task(host, principal, model, envelope.task)
+    task_name = await _chosen_task(host, principal, model, envelope.task)
     task = host.tasks()[task_name]
     if envelope.stream and task.delta is None:
         raise UnsupportedParameter(f"The task '{task_name}' does not stream. Leave `stream` out.", param="stream")
@@ -51,20 +55,19 @@ async def infer(request: AnyRequest, host: NamedDependency[Host]) -> Response[by
     return json_reply(answer, envelope.arrays)
 
 
-def _chosen_task(host: Host, principal: Principal, model: str, asked: str | None) -> str:
+async def _chosen_task(host: Host, principal: Principal, model: str, asked: str | None) -> str:
     """The task to do: the model's first, unless another of its tasks is asked for."""
+    default = await host.default_task(principal, model)  # after it all of the model's tasks are known
     if asked is None:
-        return host.default_task(principal, model)
+        return default
     served = host.model(principal, model).tasks
     if asked not in served:
-        raise WrongTask(
-            f"The model '{model}' does not do '{asked}'. It does: {', '.join(served) or 'nothing yet'}.", param="task"
-        )
+        raise WrongTask(f"The model '{model}' does not do '{asked}'. It does: {', '.join(served)}.", param="task")
     return asked
 
 
 @get("/v1/catalog")
-async def catalog(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def catalog(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every model that the caller may use, and every task with its JSON Schemas."""
     tasks = {
         name: {"summary": task.summary, "streams": task.delta is not None, "schema": task.schema()}
@@ -75,7 +78,7 @@ async def catalog(request: AnyRequest, host: NamedDependency[Host]) -> Response[
 
 
 @get(model_route("/v1/models", "/info"))
-async def info(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def info(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """What is known of a model, and its state."""
     principal = host.principal(request.scope)
     return json_reply(_shown(host.model(principal, model_id(**request.path_params)), principal))
@@ -91,31 +94,31 @@ def _shown(model: ModelInfo, principal: Principal) -> ModelInfo:
 
 
 @get(model_route("/v1/models", "/placement"))
-async def placement(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def placement(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Where the model runs and why: every candidate with its reason."""
     return json_reply(host.placement(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @post(model_route("/v1/models", "/load"), status_code=200, opt=ADMIN)
-async def load(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def load(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Loads a model; answers when it is ready."""
     return json_reply(await host.load(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @post(model_route("/v1/models", "/unload"), status_code=200, opt=ADMIN)
-async def unload(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def unload(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Unloads a model once its running requests are done."""
     return json_reply(await host.unload(host.principal(request.scope), model_id(**request.path_params)))
 
 
 @get("/v1/hardware", opt=ADMIN)
-async def hardware(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def hardware(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every backend with its devices, or the reason why it has none."""
     return json_reply({"backends": host.hardware(host.principal(request.scope))})
 
 
 @get("/v1/plugins", opt=ADMIN)
-async def plugins(request: AnyRequest, host: NamedDependency[Host]) -> Response[bytes]:
+async def plugins(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every installed plugin with its state and the reason of it."""
     return json_reply({"plugins": host.plugins(host.principal(request.scope))})
 

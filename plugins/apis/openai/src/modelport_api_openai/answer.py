@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from litestar import Request, Response
 from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.host import Host
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
-HostDependency: TypeAlias = NamedDependency[Host]
+HostDependency: TypeAlias = NamedDependency[
+    SkipValidation[Host]
+]  # to look through a protocol's methods takes longer than to call one
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 TextInput: TypeAlias = str | list[str | TokenId | list[TokenId]]

@@ -102,7 +102,9 @@ class Server:
         assert self.process.stdout is not None
         match = None
         while match is None:
-            match = re.search(r"serving on http://([\d.]+):(\d+)", self.process.stdout.readline())
+            line = self.process.stdout.readline()
+            assert line, "the server ended before it served"
+            match = re.search(r"serving on http://([\d.]+):(\d+)", line)
         self.host, self.port = match[1], int(match[2])
         self.connection = http.client.HTTPConnection(self.host, self.port)
         self.request("GET", "/health/live")

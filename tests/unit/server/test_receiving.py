@@ -99,3 +99,14 @@ async def test_closing_ends_watchers(client, receiver):
         await asyncio.sleep(0)
     receiver.close()
     assert (await watching)["type"] == "http.disconnect"
+
+
+async def test_a_watcher_reads_on_when_the_application_is_cancelled(client, receiver):
+    reading = asyncio.create_task(receiver())
+    await asyncio.sleep(0)
+    watching = asyncio.create_task(receiver.disconnected())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    client.leaves()
+    assert (await asyncio.wait_for(watching, 10))["type"] == "http.disconnect"

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +149,32 @@ def wanted(number: int, tokens: int) -> GenerateRequest:
     return GenerateRequest(id=number, inputs={"input_ids": np.array([1])}, params=Sampling(max_new_tokens=tokens))
 
 
-async def test_batches_and_steps_take_turns(device: Any) -> None:
-    thread, _, _, log = device
-    loop, ended = asyncio.get_running_loop(), [asyncio.Event() for _ in range(3)]
-    gate = threading.Event()
-    blocked = asyncio.ensure_future(thread.call(gate.wait, 10))
-    thread.add("main", wanted(1, 5))
-    for index, event in enumerate(ended):
-        thread.submit(Job(f"b{index}", event, loop))
+@asynccontextmanager
+async def held(thread: DeviceThread) -> AsyncIterator[None]:
+    """The device thread does nothing else meanwhile."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        assert gate.wait(10)
+
+    waiting = asyncio.ensure_future(thread.call(wait))
+    assert await asyncio.to_thread(entered.wait, 10)
+    yield
     gate.set()
-    await blocked
+    await waiting
+
+
+async def test_batches_and_steps_take_turns(device: Any) -> None:
+    thread, _, listener, log = device
+    loop, ended = asyncio.get_running_loop(), [asyncio.Event() for _ in range(3)]
+    async with held(thread):
+        thread.add("main", wanted(1, 5))
+        for index, event in enumerate(ended):
+            thread.submit(Job(f"b{index}", event, loop))
     for event in ended:
         await asyncio.wait_for(event.wait(), 10)
+    await listener.until(lambda: len(listener.events) == 5)
     assert [entry for entry in log if entry != "add 1"][:6] == ["batch b0", "step", "batch b1", "step", "batch b2", "step"]
 
 
@@ -193,12 +208,9 @@ async def test_the_runner_is_called_on_one_thread_only(device: Any) -> None:
 
 async def test_all_events_of_a_step_arrive_together(device: Any) -> None:
     thread, _, listener, _ = device
-    gate = threading.Event()
-    blocked = asyncio.ensure_future(thread.call(gate.wait, 10))
-    for number in range(1, 6):
-        thread.add("main", wanted(number, 2))
-    gate.set()
-    await blocked
+    async with held(thread):
+        for number in range(1, 6):
+            thread.add("main", wanted(number, 2))
     await listener.until(lambda: len(listener.events) == 2)
     assert [[event.id for event in events] for events in listener.events] == [[1, 2, 3, 4, 5]] * 2
 

@@ -36,6 +36,19 @@ class _Registry(CollectorRegistry):
             yield metric
 
 
+class _Family(dict[Any, Any]):
+    """A metric's series by their labels: one value, or a tuple of them. The library's own lookup costs more than the counting,
+    and a request makes some twenty."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def __missing__(self, labels: str | tuple[str, ...]) -> Any:
+        series = self[labels] = self.metric.labels(*((labels,) if isinstance(labels, str) else labels))
+        return series
+
+
 class Metrics:
     """Everything that is counted. Methods are called on the server's event loop and take about a microsecond."""
 
@@ -46,7 +59,8 @@ class Metrics:
         self._define_requests()
         self._define_models()
         self._define_server()
-        self.registry.register(CompatibleNames(self._slots_running, self._slots_waiting, self._first_delta, self._latency))
+        compatible = self._slots_running, self._slots_waiting, self._first_delta, self._latency
+        self.registry.register(CompatibleNames(*(family.metric for family in compatible)))
 
     def _define_requests(self) -> None:
         labels = ("model", "task", "backend")
@@ -97,39 +111,39 @@ class Metrics:
 
     def request_started(self, model: str, task: str) -> None:
         """A request was accepted."""
-        self._started.labels(model, task).inc()
-        self._in_flight.labels(model, task).inc()
+        self._started[model, task].inc()
+        self._in_flight[model, task].inc()
 
     def request_finished(
         self, model: str, task: str, backend: str, status: str, total_s: float, usage: Usage, timings: Timings
     ) -> None:
         """A request that had started ended. `status` is `ok` or the error's kind."""
-        self._in_flight.labels(model, task).dec()
-        self._finished.labels(model, task, backend, status).inc()
+        self._in_flight[model, task].dec()
+        self._finished[model, task, backend, status].inc()
         labels = (model, task, backend)
-        self._latency.labels(*labels).observe(total_s)
+        self._latency[labels].observe(total_s)
         if status == "ok":
-            self._queue_time.labels(*labels).observe(timings.queue_s)
-            self._prepare_time.labels(*labels).observe(timings.prepare_s)
-            self._run_time.labels(*labels).observe(timings.run_s)
+            self._queue_time[labels].observe(timings.queue_s)
+            self._prepare_time[labels].observe(timings.prepare_s)
+            self._run_time[labels].observe(timings.run_s)
         if timings.first_delta_s:
-            self._first_delta.labels(*labels).observe(timings.first_delta_s)
+            self._first_delta[labels].observe(timings.first_delta_s)
         for counter, tokens in (
             (self._prompt, usage.prompt_tokens),
             (self._completion, usage.completion_tokens),
             (self._cached, usage.cached_tokens),
         ):
             if tokens:
-                counter.labels(*labels).inc(tokens)
+                counter[labels].inc(tokens)
 
     def request_rejected(self, model: str, kind: str) -> None:
         """A request was refused before it started; `kind` is the error's, `model` empty if it names none of ours."""
-        self._rejected.labels(model, kind).inc()
+        self._rejected[model, kind].inc()
 
     def queue(self, model: str, waiting: int, running: int) -> None:
         """The server's queue of a model changed."""
-        self._queue_waiting.labels(model).set(waiting)
-        self._queue_running.labels(model).set(running)
+        self._queue_waiting[model].set(waiting)
+        self._queue_running[model].set(running)
 
     def replica_stats(self, model: str, backend: str, stats: ReplicaStats, final: bool = False, replica: str = "") -> None:
         """A heartbeat of a replica. Its counters start at 0 with every worker; ours only grow.
@@ -149,7 +163,7 @@ class Metrics:
             (self._steps, stats.steps, last.steps),
             (self._busy, stats.device_busy_s, last.device_busy_s),
         ):
-            counter.labels(model, backend).inc(max(0, now - before))
+            counter[model, backend].inc(max(0, now - before))
         if final:
             self._replicas.pop(key, None)
         else:
@@ -162,31 +176,31 @@ class Metrics:
             (self._cache_total, "cache_total"),
             (self._resident, "resident_bytes"),
         ):
-            gauge.labels(model, backend).set(sum(getattr(other, field) for other in living))
+            gauge[model, backend].set(sum(getattr(other, field) for other in living))
 
     def model_state(self, model: str, state: str) -> None:
         """A model changed its state."""
         for name in _STATES:
-            self._state.labels(model, name).set(name == state)
+            self._state[model, name].set(name == state)
 
     def load_finished(self, model: str, backend: str, seconds: float, memory_bytes: int) -> None:
         """A model was loaded."""
-        self._load_time.labels(model, backend).observe(seconds)
-        self._memory.labels(model, backend).set(memory_bytes)
+        self._load_time[model, backend].observe(seconds)
+        self._memory[model, backend].set(memory_bytes)
 
     def worker_died(self, model: str, reason: str) -> None:
         """A worker ended without being asked to; `reason` is a word of a fixed list (`exit`, `stuck`, `memory`, …)."""
-        self._deaths.labels(model, reason).inc()
+        self._deaths[model, reason].inc()
 
     def observer_dropped(self) -> None:
         """The observers' queue was full."""
-        self._dropped.inc()
+        self._dropped.metric.inc()
 
     def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """An HTTP request ended. `route` is a template (`/v1/infer/{name}`), or `unmatched`."""
         known = method if method in _METHODS else "OTHER"
-        self._http.labels(known, route, str(status)).inc()
-        self._http_time.labels(known, route).observe(seconds)
+        self._http[known, route, str(status)].inc()
+        self._http_time[known, route].observe(seconds)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text, and its content type: OpenMetrics where `accept` asks for it, else Prometheus 0.0.4."""
@@ -197,11 +211,11 @@ class Metrics:
             return text, "application/openmetrics-text; version=1.0.0; charset=utf-8"
         return encode(self.registry), content_type
 
-    def _counter(self, name: str, help: str, labels: tuple[str, ...]) -> Any:
-        return Counter(f"modelport_{name}", help, labels, registry=self.registry)
+    def _counter(self, name: str, help: str, labels: tuple[str, ...]) -> _Family:
+        return _Family(Counter(f"modelport_{name}", help, labels, registry=self.registry))
 
-    def _gauge(self, name: str, help: str, labels: tuple[str, ...]) -> Any:
-        return Gauge(f"modelport_{name}", help, labels, registry=self.registry)
+    def _gauge(self, name: str, help: str, labels: tuple[str, ...]) -> _Family:
+        return _Family(Gauge(f"modelport_{name}", help, labels, registry=self.registry))
 
-    def _histogram(self, name: str, help: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Any:
-        return Histogram(f"modelport_{name}", help, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, help: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> _Family:
+        return _Family(Histogram(f"modelport_{name}", help, labels, buckets=buckets, registry=self.registry))

@@ -9,9 +9,8 @@ from typing import Any, Protocol, cast
 
 import structlog
 from litestar import Litestar
-from litestar.connection import ASGIConnection
 from litestar.di import Provide
-from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from modelport.contract.api import Api
 from modelport.contract.errors import Forbidden
@@ -69,7 +68,7 @@ def build_asgi(host: Host, registry: Surfaces, settings: Settings, metrics: Metr
         [*core, *(handler for listed in handlers.values() for handler in listed)],
         dependencies={"host": Provide(provide_host, sync_to_thread=False, use_cache=True)},
         exception_handlers={Exception: errors.handle},
-        guards=[require_scope],
+        middleware=[require_scope],
         lifespan=[_lifespan(host, apis)],
         logging_config=None,
         openapi_config=None,
@@ -88,16 +87,21 @@ def build_asgi(host: Host, registry: Surfaces, settings: Settings, metrics: Metr
     )
 
 
-async def require_scope(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+def require_scope(app: ASGIApp) -> ASGIApp:
     """Keeps keys without `admin` from handlers and mounts that say `opt={"scope": "admin"}`.
 
-    Asynchronous because Litestar would send a plain function to a thread, for every request.
+    A middleware and not a guard: it sees the very handler that Litestar will call, as a guard does, but Litestar copies the
+    handler for every call of a guard.
     """
-    if handler.opt.get("scope", "infer") != "admin":
-        return
-    principal: Any = connection.scope.get("modelport.principal")
-    if principal is None or "admin" not in principal.scopes:
-        raise Forbidden("This needs a key with the scope 'admin'. Make one with `modelport keys create --scope admin`.")
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["route_handler"].opt.get("scope", "infer") == "admin":
+            principal: Any = scope.get("modelport.principal")
+            if principal is None or "admin" not in principal.scopes:
+                raise Forbidden("This needs a key with the scope 'admin'. Make one with `modelport keys create --scope admin`.")
+        await app(scope, receive, send)
+
+    return checked
 
 
 def _lifespan(host: Host, apis: Mapping[str, Api]) -> Any:

@@ -33,7 +33,7 @@ class Receiver:
         self._raw = raw
         self._limit = limit
         self._kept: deque[Message] = deque()
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[None] | None = None
         self._taken: asyncio.Event | None = None
         self._received = 0
         self._body_done = False
@@ -48,7 +48,7 @@ class Receiver:
         while not self._kept:
             if self._gone:
                 return dict(_GONE)
-            await self._read()
+            await (self._read_here() if self._reading is None else self._read())
         message = self._kept.popleft()
         if self._taken is not None:
             self._taken.set()
@@ -74,6 +74,15 @@ class Receiver:
             self._taken.set()
         if self._reading is not None:
             self._reading.cancel()
+
+    async def _read_here(self) -> None:
+        """Reads for all, without a task: the body of most requests is there already, and nobody watches yet."""
+        reading = self._reading = asyncio.get_running_loop().create_future()
+        try:
+            await self._read_once()
+        finally:
+            if not reading.done():
+                reading.set_result(None)
 
     async def _read(self) -> None:
         if self._reading is None:

@@ -10,18 +10,18 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Make .venv with modelport, its plugins and CPU torch (again only when requirements change)
-	@$(PYTHON) tools/environment.py
+	@$(PYTHON) tools/environment.py --group convert
 
 serve: install ## Fetch the demo models and serve them on 127.0.0.1:8000 (PORT=8123 for another port)
 	@$(VENV)/bin/modelport serve --demo --port $(PORT)
 
 test: ## Run everything that continuous integration runs: lint, format, types, layers, tests
-	@$(PYTHON) tools/environment.py --group test --group lint
+	@$(PYTHON) tools/environment.py --group convert --group test --group lint
 	@$(VENV)/bin/modelport demo
 	@$(VENV)/bin/python tools/check.py
 
 test-slow: ## Run the tests marked slow
-	@$(PYTHON) tools/environment.py --group test --group lint
+	@$(PYTHON) tools/environment.py --group convert --group test --group lint
 	@$(VENV)/bin/modelport demo
 	@$(VENV)/bin/python tools/check.py pytest -- -m slow
 
@@ -34,7 +34,7 @@ bench: install ## Measure the server against the same models called in a loop
 	@$(VENV)/bin/python benchmarks/run.py
 
 format: ## Format the tree
-	@$(PYTHON) tools/environment.py --group test --group lint
+	@$(PYTHON) tools/environment.py --group convert --group test --group lint
 	@$(VENV)/bin/python -m ruff check --fix-only --quiet .
 	@$(VENV)/bin/python -m ruff format .
 

@@ -1,6 +1,7 @@
 """Makes a virtual environment with the core, the libraries and the plugins in it, or leaves one that is complete alone.
 
     python3 tools/environment.py                                  # .venv, what serving needs
+    python3 tools/environment.py --group convert                 # and what converts language models for OpenVINO
     python3 tools/environment.py --group test --group lint       # and what the checks need
     python3 tools/environment.py --venv .venv-latest --constraints constraints-latest.txt
 
@@ -79,6 +80,15 @@ def install(venv: Path, constraints: Path, groups: list[str]) -> None:
     print("installing modelport, its libraries and its plugins", flush=True)
     chosen = [part for group in groups for part in ("--group", group)]
     subprocess.run([*pip, "install", "-qq", "--constraint", str(constraints), *editable, *chosen], check=True, cwd=ROOT)
+    remove_broken(python, pip)
+
+
+def remove_broken(python: Path, pip: list[str]) -> None:
+    """Removes torchvision where it cannot load: built for another torch, it breaks what tries to use it, and nothing needs it."""
+    code = "from importlib import util\nif util.find_spec('torchvision'): import torchvision"
+    if subprocess.run([str(python), "-c", code], capture_output=True, check=False).returncode:
+        print("removing torchvision, which was built for another torch and cannot load", flush=True)
+        subprocess.run([*pip, "uninstall", "-qq", "--yes", "torchvision"], check=True, cwd=ROOT)
 
 
 def main() -> int:

@@ -127,17 +127,30 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def real(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with both demo models in float32, for all tests that leave it as it was."""
+    """One server with both demo models in float32, on the cpu backend and on OpenVINO, for all tests that leave it as it was."""
     config = f"""
+    [backends.openvino]
+    cache = "{tmp_path_factory.mktemp("converted")}"
+    [backends.cpu]
     [models.smollm2]
     source = "{CHAT}"
     dtype = "float32"
+    backend = "cpu"
     preload = true
     [models.minilm]
     source = "{EMBED}"
     dtype = "float32"
+    backend = "cpu"
     preload = true
     aliases = ["text-embedding-3-small"]
+    [models.smollm2-openvino]
+    source = "{CHAT}"
+    dtype = "float32"
+    backend = "openvino"
+    [models.minilm-openvino]
+    source = "{EMBED}"
+    dtype = "float32"
+    backend = "openvino"
     """
     server = Server(tmp_path_factory.mktemp("real"), config)
     server.until(lambda: server.client.get("/health/ready").status_code == 200, 180)

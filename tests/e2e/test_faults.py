@@ -12,6 +12,8 @@ import httpx
 import openai
 import pytest
 
+from modelport.testing.checkpoints import tiny_bert
+
 from .conftest import CHAT, EMBED, Server
 
 CONFIG = f"""
@@ -167,6 +169,24 @@ def test_body_of_a_hundred_megabytes_is_refused_while_it_is_read(real):
     except (httpx.WriteError, httpx.ReadError):
         pass  # the server closed the connection in mid-body, as it may
     assert real.client.post("/v1/embeddings", json={"model": "minilm", "input": "x"}).status_code == 200
+
+
+def test_where_a_conversion_cannot_be_kept_the_next_backend_takes_over_and_the_record_says_why(tmp_path, serve):
+    (tmp_path / "file").write_text("no folder can be made below a file")
+    server = serve(f"""
+    [backends.cpu]
+    [backends.openvino]
+    cache = "{tmp_path}/file/cache"
+    [models.tiny]
+    source = "{tiny_bert(tmp_path / "bert")}"
+    backends = ["openvino", "cpu"]
+    """)
+    answer = server.client.post("/v1/embeddings", json={"model": "tiny", "input": "a good day"})
+    assert answer.status_code == 200
+    record = server.client.get("/v1/models/tiny/placement").json()
+    assert record["backend"] == "cpu"
+    assert record["attempts"][0]["backend"] == "openvino"
+    assert "Make room, or set backends.openvino.cache" in record["attempts"][0]["error"]
 
 
 def test_bad_checkpoints_are_refused_in_a_sentence_and_the_rest_serves(tmp_path, demo, serve):

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ from .conftest import CHAT, EMBED, Server
 
 pytestmark = pytest.mark.real
 
+try:
+    metadata.version("optimum-intel")
+    HAS_OPTIMUM = True
+except metadata.PackageNotFoundError:
+    HAS_OPTIMUM = False
+EMBEDDERS = ["minilm", "minilm-openvino"]
+NEEDS_OPTIMUM = pytest.mark.skipif(not HAS_OPTIMUM, reason="optimum, which converts language models, is not installed")
+GENERATORS = ["smollm2", pytest.param("smollm2-openvino", marks=NEEDS_OPTIMUM)]
 TEXTS = ["A man is eating food.", "Someone is having a meal.", "The stock market fell sharply today.", "ünïcödé 🚀 " * 20]
 PROMPTS = [
     "The three primary colours are",
@@ -93,9 +102,10 @@ def test_chat_streams_the_capital_of_france(client):
     assert {chunk.id for chunk in seen} == {seen[0].id}
 
 
-def test_embeddings_equal_transformers_in_base64_and_in_floats(client, torch_embeddings):
-    default = client.embeddings.create(model="minilm", input=TEXTS)
-    floats = client.embeddings.create(model="minilm", input=TEXTS, encoding_format="float")
+@pytest.mark.parametrize("model", EMBEDDERS)
+def test_embeddings_equal_transformers_in_base64_and_in_floats(model, client, torch_embeddings):
+    default = client.embeddings.create(model=model, input=TEXTS)
+    floats = client.embeddings.create(model=model, input=TEXTS, encoding_format="float")
     ours = np.array([row.embedding for row in default.data])
     np.testing.assert_allclose(ours, np.array([row.embedding for row in floats.data]), atol=1e-6)
     cosines = (ours * torch_embeddings).sum(-1)
@@ -103,12 +113,13 @@ def test_embeddings_equal_transformers_in_base64_and_in_floats(client, torch_emb
     assert default.usage.prompt_tokens > 20
 
 
-def test_greedy_completion_equals_transformers_alone_and_in_a_crowd(real, torch_generate):
+@pytest.mark.parametrize("model", GENERATORS)
+def test_greedy_completion_equals_transformers_alone_and_in_a_crowd(model, real, torch_generate):
     async def scenario() -> tuple[list[str], list[str]]:
         async with openai.AsyncOpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
 
             async def complete(prompt: str) -> str:
-                answer = await client.completions.create(model="smollm2", prompt=prompt, temperature=0, max_tokens=32)
+                answer = await client.completions.create(model=model, prompt=prompt, temperature=0, max_tokens=32)
                 return answer.choices[0].text
 
             alone = [await complete(prompt) for prompt in PROMPTS]
@@ -122,14 +133,15 @@ def test_greedy_completion_equals_transformers_alone_and_in_a_crowd(real, torch_
             assert many == expected
 
 
-def test_concurrent_embeddings_are_batched_and_every_caller_gets_its_own(real):
+@pytest.mark.parametrize("model", EMBEDDERS)
+def test_concurrent_embeddings_are_batched_and_every_caller_gets_its_own(model, real):
     texts = [f"Sentence number {i} speaks of {word}." for i in range(16) for word in ("rain", "iron", "music", "law")]
-    before = real.metric("modelport_batches_total", model="minilm"), real.metric("modelport_batch_items_total", model="minilm")
+    before = real.metric("modelport_batches_total", model=model), real.metric("modelport_batch_items_total", model=model)
 
     async def scenario() -> tuple[np.ndarray, np.ndarray]:
         async with openai.AsyncOpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
-            both = client.embeddings.create(model="minilm", input=texts)
-            rows = [client.embeddings.create(model="minilm", input=text) for text in texts]
+            both = client.embeddings.create(model=model, input=texts)
+            rows = [client.embeddings.create(model=model, input=text) for text in texts]
             together = np.array([row.embedding for row in (await both).data])
             singles = await asyncio.gather(*rows)
         return together, np.array([answer.data[0].embedding for answer in singles])
@@ -138,9 +150,9 @@ def test_concurrent_embeddings_are_batched_and_every_caller_gets_its_own(real):
     cosines = singles @ together.T
     assert cosines.argmax(1).tolist() == list(range(64))
     assert np.diag(cosines).min() >= 0.9999
-    real.until(lambda: real.metric("modelport_batch_items_total", model="minilm") >= before[1] + 128)
-    batches = real.metric("modelport_batches_total", model="minilm") - before[0]
-    assert (real.metric("modelport_batch_items_total", model="minilm") - before[1]) / batches > 8
+    real.until(lambda: real.metric("modelport_batch_items_total", model=model) >= before[1] + 128)
+    batches = real.metric("modelport_batches_total", model=model) - before[0]
+    assert (real.metric("modelport_batch_items_total", model=model) - before[1]) / batches > 8
 
 
 def test_server_process_never_maps_libtorch_nor_imports_transformers(real, client):
@@ -149,6 +161,13 @@ def test_server_process_never_maps_libtorch_nor_imports_transformers(real, clien
     assert "libtorch" not in maps
     assert "tokenizers" not in maps
     assert "libtorch" in Path(f"/proc/{real.worker_of('minilm').pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("model", ["minilm-openvino", pytest.param("smollm2-openvino", marks=NEEDS_OPTIMUM)])
+def test_workers_of_openvino_never_map_libtorch(model, real):
+    path, asked = ("embeddings", {"input": "warm"}) if model.startswith("minilm") else ("completions", {"prompt": "warm"})
+    assert real.client.post(f"/v1/{path}", json={"model": model, **asked}).status_code == 200
+    assert "libtorch" not in Path(f"/proc/{real.worker_of(model).pid}/maps").read_text()
 
 
 @pytest.mark.parametrize("args", [["plugins", "list", "--json"], ["--help"], ["serve", "--help"]])

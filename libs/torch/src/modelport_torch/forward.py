@@ -47,13 +47,17 @@ class ForwardEntry:
             KeyError: if a reduction names an input that the batch lacks.
         """
         tensors = {name: to_tensor(array, self._device) for name, array in batch.items()}
-        arguments = {name: self._fit(value) for name, value in tensors.items() if self._takes is None or name in self._takes}
+        kept = {name for output in self.spec.outputs if output.keep for name in (output.name, f"{output.name}_indices")}
+        return {name: TorchArray(value) if name in kept else to_host(value) for name, value in self.tensors(tensors).items()}
+
+    def tensors(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """All wanted outputs as tensors, in the order of the spec: what an exporter traces."""
+        arguments = {name: self._fit(value) for name, value in inputs.items() if self._takes is None or name in self._takes}
         result = self._call(**arguments, **self._extra)
-        outputs: dict[str, Array] = {}
+        outputs: dict[str, torch.Tensor] = {}
         for output in self.spec.outputs:
-            values = self._reduced(output, self._pick(result, output), tensors)
-            for name, value in zip((output.name, f"{output.name}_indices"), values, strict=False):
-                outputs[name] = TorchArray(value) if output.keep else to_host(value)
+            values = self._reduced(output, self._pick(result, output), inputs)
+            outputs.update(zip((output.name, f"{output.name}_indices"), values, strict=False))
         return outputs
 
     def _reduced(self, output: Output, value: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:

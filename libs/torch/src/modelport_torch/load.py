@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from modelport.contract.backend import Progress
 from modelport.contract.errors import ConfigurationError
@@ -87,7 +88,7 @@ def load_model(
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
             raise MemoryError(f"the weights of {folder} do not fit in the memory of {device}.") from error
         raise ConfigurationError(f"the checkpoint {folder} cannot be loaded as {head}: {_sentence(error)}") from error

@@ -111,7 +111,7 @@ def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], 
             return _topk(value, k)
         case At(index):
             rows = inputs[index].long()
-            return (value[torch.arange(len(value), device=value.device)[:, None], rows],)
+            return (value[torch.arange(value.shape[0], device=value.device)[:, None], rows],)
         case Splade(mask):
             # log(1 + relu(x)) never falls as x grows, so the maximum can be taken first: one pass, no second copy of the logits.
             hidden = (inputs[mask] == 0)[..., None]
@@ -128,12 +128,13 @@ def _pool(value: torch.Tensor, mode: str, real: torch.Tensor) -> torch.Tensor:
         return value.masked_fill(~real[..., None], torch.finfo(value.dtype).min).amax(1)
     first = (real if mode == "cls" else real.flip(1)).int().argmax(1)
     position = first if mode == "cls" else real.shape[1] - 1 - first
-    return value[torch.arange(len(value), device=value.device), position]
+    return value[torch.arange(value.shape[0], device=value.device), position]
 
 
 def _topk(value: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     k = min(k, value.shape[-1])
-    if value.numel() > _STABLE_ELEMENTS:  # ties among more elements than this are not worth a full sort
+    # Ties among more elements than this are not worth a full sort; an exported graph has no such number.
+    if not torch.compiler.is_exporting() and value.numel() > _STABLE_ELEMENTS:
         values, indices = value.topk(k, -1)
         return values, indices
     values, indices = value.sort(dim=-1, descending=True, stable=True)

@@ -1,0 +1,130 @@
+"""Converted models on disk: one folder for each checkpoint, program, kind of weights and set of converting tools."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from modelport.contract.backend import LoadContext, Progress
+from modelport.contract.errors import ConfigurationError
+from modelport_backend_openvino.conversion import Convert
+from modelport_backend_openvino.job import Job
+
+__all__ = ["IrCache"]
+
+_FORMAT = "1"  # grows when this plugin converts otherwise
+_TOOLS = ("openvino", "optimum-intel", "nncf", "torch", "transformers", "modelport-torch")
+_WHOLE_BYTES = 64 << 20
+_LOOK_S = 0.5
+
+
+class IrCache:
+    """Folders under `root`. A folder is there whole or not at all: it is written beside and renamed.
+
+    Whoever converts holds a lock that the system releases when its process ends, however it ends; others wait for it, and what
+    a killed conversion left is removed by the next.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> IrCache:
+        """The cache that `backends.openvino.cache` names, by default `modelport/openvino` in the user's cache folder."""
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return cls(Path(str(options.get("cache") or f"{caches}/modelport/openvino")).expanduser())
+
+    def get(self, context: LoadContext, weights: str, convert: Convert, progress: Progress) -> Path:
+        """The folder of a converted program, converted now if need be.
+
+        Raises:
+            ConfigurationError: it cannot be converted, or not be written.
+        """
+        target = self.root / key(context, weights)
+        if target.is_dir():
+            progress("converted before", 0.5)
+            return target
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self._locked(target, progress):
+                if not target.is_dir():
+                    self._make(target, context, weights, convert, progress)
+        except OSError as error:
+            why = f"{error.strerror or error} ({error.filename or self.root})"
+            raise ConfigurationError(
+                f"the converted model cannot be kept: {why}. Make room, or set backends.openvino.cache to another folder."
+            ) from error
+        return target
+
+    @contextmanager
+    def _locked(self, target: Path, progress: Progress) -> Iterator[None]:
+        """Holds the lock of `target`; tells while somebody else has it, so that the wait is not taken for a stall."""
+        lock = filelock.FileLock(f"{target}.lock")
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_LOOK_S)
+            except filelock.Timeout:
+                progress("waiting for another conversion of the same model", 0.0)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _make(self, target: Path, context: LoadContext, weights: str, convert: Convert, progress: Progress) -> None:
+        draft = target.with_name(f"{target.name}.part")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        job = Job(
+            program=context.program,
+            checkpoints={name: str(folder) for name, folder in context.checkpoints.items()},
+            dtype=context.card.dtype,
+            weights=weights,
+            out=str(draft),
+            trust_remote_code=context.card.trust_remote_code,
+            config=context.card.config,
+        )
+        try:
+            convert(job, progress)
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def key(context: LoadContext, weights: str) -> str:
+    """The name of a conversion's folder: whatever would change the result changes the name."""
+    total = hashlib.sha256(f"{_FORMAT} {weights} {context.card.dtype} {context.program.digest}".encode())
+    for tool in _TOOLS:
+        total.update(f"{tool} {_version(tool)}\n".encode())
+    for name, folder in sorted(context.checkpoints.items()):
+        revision = context.card.revision if name == "main" and context.card.revision else _signature(folder)
+        total.update(f"{name} {revision}\n".encode())
+    return f"{_letters(context.card.name)}-{total.hexdigest()[:20]}"
+
+
+def _signature(folder: Path) -> str:
+    """A digest of a folder's files: contents, and for large ones size and time."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        stat = path.stat()
+        total.update(f"{path.relative_to(folder)} {stat.st_size}".encode())
+        total.update(path.read_bytes() if stat.st_size <= _WHOLE_BYTES else str(stat.st_mtime_ns).encode())
+    return total.hexdigest()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _letters(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:60]

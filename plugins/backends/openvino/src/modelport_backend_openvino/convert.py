@@ -1,0 +1,148 @@
+"""The converter: the one place where this backend meets torch. Run as `python -m modelport_backend_openvino.convert`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelport.contract.program import Forward, Generate, Module
+from modelport_backend_openvino.conversion import Told
+from modelport_backend_openvino.job import Job
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+__all__ = ["convert", "main"]
+
+Tell = Callable[[str, float], None]
+_BITS = {"int8": 8, "int4": 4}
+_BREATH_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def convert(job: Job, tell: Tell) -> None:
+    """Converts every entry, in this process.
+
+    Raises:
+        ConfigurationError, ValueError, RuntimeError, ImportError: from what the model needs and the tools lack.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home; OpenVINO does without
+    tell("importing torch and OpenVINO", 0.02)
+    for index, (name, entry) in enumerate(job.program.entries.items()):
+        tell(f"converting {name}", 0.1 + 0.8 * index / len(job.program.entries))
+        folder = Path(job.out) / name
+        folder.mkdir()
+        checkpoint = Path(job.checkpoints[entry.checkpoint])
+        with warnings.catch_warnings():  # tracing warns of every value that it takes for constant
+            warnings.simplefilter("ignore")
+            if isinstance(entry, Generate):
+                _convert_generator(job, checkpoint, folder)
+            else:
+                _convert_forward(job, name, entry, checkpoint, folder)
+    tell("converted", 0.95)
+
+
+def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
+    """A stateful decoder, which the continuous batching pipeline turns into paged attention."""
+    from optimum.exporters.openvino import main_export
+    from optimum.intel import OVConfig, OVWeightQuantizationConfig
+
+    bits = _BITS.get(job.weights)
+    halves = "fp16" if job.dtype in ("float16", "bfloat16") else "fp32"
+    config = OVConfig(quantization_config=OVWeightQuantizationConfig(bits=bits)) if bits else OVConfig(dtype=halves)
+    main_export(
+        str(checkpoint),
+        output=folder,
+        task="text-generation-with-past",
+        library_name="transformers",
+        local_files_only=True,
+        trust_remote_code=job.trust_remote_code,
+        ov_config=config,
+        convert_tokenizer=False,
+    )
+
+
+def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: Path, folder: Path) -> None:
+    """One call with its reductions, by torch's own export: every axis that has a name stays free."""
+    import openvino as ov
+    import torch
+
+    from modelport_backend_openvino.traced import examples, load, traced
+
+    model, call = load(job, name, entry, checkpoint)
+    inputs = examples(entry, job.config)
+    dynamic = tuple(
+        {at: torch.export.Dim.DYNAMIC for at, axis in enumerate(spec.axes) if isinstance(axis, str)} for spec in entry.inputs
+    )
+    module = traced(model, call, [spec.name for spec in entry.inputs])
+    with torch.no_grad():
+        module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
+        exported = torch.export.export(module, tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
+        made: ov.Model = ov.convert_model(exported)
+    for port, spec in zip(made.inputs, entry.inputs, strict=True):
+        port.get_tensor().set_names({spec.name})
+    for port, output in zip(made.outputs, module.names, strict=True):
+        port.get_tensor().set_names({output})
+    if bits := _BITS.get(job.weights):
+        made = _compressed(made, bits)
+    ov.save_model(made, folder / "openvino_model.xml", compress_to_fp16=job.dtype in ("float16", "bfloat16"))
+
+
+def _compressed(model: ov.Model, bits: int) -> ov.Model:
+    import nncf
+
+    mode = nncf.CompressWeightsMode.INT8_ASYM if bits == 8 else nncf.CompressWeightsMode.INT4_ASYM
+    compressed: Any = nncf.compress_weights(model, mode=mode)
+    return compressed
+
+
+def main() -> int:
+    """Reads a job from standard input; standard output is kept for progress, whatever libraries print."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    lines = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    last = Told("starting", 0.0)
+
+    def tell(what: str, fraction: float) -> None:
+        nonlocal last
+        last = Told(what, fraction)
+        lines.write(msgspec.json.encode(last) + b"\n")
+
+    def breathe() -> None:
+        """A conversion is one long call: that this process lives and gets time is all that can be said meanwhile."""
+        while True:
+            time.sleep(_BREATH_S)
+            tell(last.what, last.fraction)
+
+    threading.Thread(target=breathe, daemon=True).start()
+    try:
+        convert(job, tell)
+    except Exception as error:
+        text = " ".join(str(error).split())[:600] or type(error).__name__
+        if isinstance(error, ImportError):
+            text += "; pip install 'modelport-backend-openvino[convert]' brings what conversions need"
+        lines.write(msgspec.json.encode(Told(error=text if text.endswith(".") else f"{text}.")) + b"\n")
+        import traceback
+
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # libraries that were imported need no goodbye, and some take seconds for theirs

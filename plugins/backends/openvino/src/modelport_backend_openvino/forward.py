@@ -1,0 +1,70 @@
+"""One converted entry, compiled, with as many inference requests as may be in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from modelport.contract.array import Array, to_numpy
+from modelport.contract.program import Forward, Module
+from modelport_backend_openvino.array import HostArray
+
+__all__ = ["CompiledForward"]
+
+
+class CompiledForward:
+    """Runs batches asynchronously: while one computes, the next is collated and the last is split.
+
+    Args:
+        spec: The entry.
+        compiled: OpenVINO's compiled model, its ports named as the entry's inputs and outputs.
+        in_flight: How many requests may be open at once.
+    """
+
+    def __init__(self, spec: Forward | Module, compiled: ov.CompiledModel, in_flight: int) -> None:
+        self._kept = {name for output in spec.outputs if output.keep for name in (output.name, f"{output.name}_indices")}
+        self._inputs = {port.get_any_name(): port for port in compiled.inputs}
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._types = {spec.name: np.dtype(spec.dtype) for spec in spec.inputs}
+        self._requests = deque(compiled.create_infer_request() for _ in range(in_flight))
+        for request in self._requests:
+            request.set_callback(self._finished, None)
+
+    def submit(self, batch: Mapping[str, Array]) -> Future[dict[str, Array]]:
+        """Starts a batch; the future is settled on one of OpenVINO's threads."""
+        future: Future[dict[str, Array]] = Future()
+        request = self._requests[0]
+        self._requests.rotate(-1)
+        request.wait()  # its future is settled, and its callback may still be on its way out
+        arrays = {}
+        try:
+            for name in self._inputs:
+                arrays[name] = np.ascontiguousarray(to_numpy(batch[name]), self._types[name])
+                request.set_tensor(name, ov.Tensor(arrays[name], shared_memory=True))
+            request.set_callback(self._finished, (request, future, arrays))
+            request.start_async()
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Waits for what is in flight."""
+        for request in self._requests:
+            request.wait()
+        self._requests.clear()
+
+    def _finished(self, state: Any) -> None:
+        request, future, _ = state
+        try:
+            # the request's own memory is written to by the batch after this one
+            found = {name: np.array(request.get_output_tensor(at).data) for at, name in enumerate(self._outputs)}
+            outputs = {name: HostArray(array) if name in self._kept else array for name, array in found.items()}
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(outputs)

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import modelport_backend_openvino as plugin
+from modelport.contract import (
+    ArraySpec,
+    ConfigurationError,
+    Device,
+    Forward,
+    Generate,
+    LoadContext,
+    ModelCard,
+    Module,
+    Normalize,
+    Output,
+    Pool,
+    Program,
+)
+from modelport.contract.runner import Runner
+from modelport.testing.checkpoints import tiny_bert, tiny_cross_encoder
+from modelport_backend_openvino.backend import OpenVinoBackend
+
+INPUTS = (ArraySpec("input_ids"), ArraySpec("attention_mask"))
+EMBED = Program(
+    {
+        "main": Forward(
+            head="feature-extraction",
+            inputs=INPUTS,
+            outputs=(Output("embedding", source="last_hidden_state", chain=(Pool("mean"), Normalize())),),
+        )
+    }
+)
+
+
+def batch(rows: int = 4) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(3)
+    mask = (np.arange(20) < draw.integers(3, 21, rows)[:, None]).astype(np.int64)
+    return {"input_ids": draw.integers(1, 100, (rows, 20)) * mask, "attention_mask": mask}
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def test_plugin_registers_one_backend_named_as_its_entry_point() -> None:
+    (backend,) = plugin.register_backends()
+    assert backend.name == "openvino"
+    assert not backend.imports_torch
+    assert plugin.MODELPORT_CONTRACT == "1.0"
+
+
+def test_probing_needs_no_torch_and_registering_not_even_openvino() -> None:
+    code = (
+        "import sys, modelport_backend_openvino as p; b = p.register_backends()[0];"
+        "assert 'openvino' not in sys.modules; probe = b.probe(); assert probe.devices;"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_devices_are_openvinos_own(device: Device) -> None:
+    assert device.id == "openvino:0"
+    assert device.properties["openvino"] == "CPU"
+    assert device.dtypes[0] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("entry", "config", "reason"),
+    [
+        (Generate(mode="own"), {}, "own generate loop"),
+        (Generate(rules=("suppress",)), {}, "rules over logits"),
+        (Generate(), {"model_type": "mamba", "state_size": 16}, "recurrent state"),
+        (Generate(), {"model_type": "t5", "is_encoder_decoder": True}, "encoder and a decoder"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_its_reason(entry: Generate, config: dict, reason: str, device: Device) -> None:
+    verdict = OpenVinoBackend().verdict(Program({"main": entry}), ModelCard(name="m", config=config), [device])
+    assert verdict.answer == "no"
+    assert reason in verdict.reason
+
+
+def test_a_precision_that_the_device_lacks_is_refused(device: Device) -> None:
+    verdict = OpenVinoBackend().verdict(EMBED, ModelCard(name="m"), [device], "float64")
+    assert verdict.answer == "no"
+    assert "float64" in verdict.reason
+
+
+def test_unknown_weights_are_a_configuration_error(load: Callable, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="original, int8, int4"):
+        load(tiny_bert(tmp_path / "bert"), EMBED, options={"weights": "int3"})
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.99999), ("bfloat16", 0.999)])
+def test_embeddings_equal_transformers(dtype: str, least: float, load: Callable, tmp_path: Path, device: Device) -> None:
+    if dtype not in device.dtypes:
+        pytest.skip(f"this device does not compute in {dtype}")
+    folder = tiny_bert(tmp_path / "bert")
+    runner = load(folder, EMBED, dtype=dtype)
+    assert runner.facts["dtype"] == dtype
+    given = batch()
+    found = runner.submit("main", given).result(60)["embedding"]
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        hidden = model(**{name: torch.from_numpy(array) for name, array in given.items()}).last_hidden_state.numpy()
+    mask = given["attention_mask"][..., None]
+    pooled = (hidden * mask).sum(1) / mask.sum(1)
+    assert cosines(found, pooled).min() >= least
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-2)
+
+
+def test_compressed_weights_answer_nearly_the_same_and_say_so(load: Callable, tmp_path: Path, optimum: None) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    plain = load(folder, EMBED).submit("main", batch()).result(60)["embedding"]
+    small = load(folder, EMBED, options={"weights": "int8"})
+    assert small.facts["weights"] == "int8"
+    close = small.submit("main", batch()).result(60)["embedding"]
+    assert cosines(plain, close).min() >= 0.999
+    assert not np.array_equal(plain, close)
+
+
+def test_half_precision_checkpoints_stay_half_on_disk(load: Callable, context: Callable, tmp_path: Path) -> None:
+    def size(runner: Runner) -> int:
+        return sum(file.stat().st_size for file in Path(runner.facts["converted"]).rglob("openvino_model.bin"))
+
+    folder = tiny_bert(tmp_path / "bert", intermediate_size=2048)
+    whole = size(load(folder, EMBED))
+    transformers.AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    runner = load(folder, EMBED)
+    assert size(runner) < 0.6 * whole
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    given = batch()
+    with torch.no_grad():
+        hidden = model(**{name: torch.from_numpy(array) for name, array in given.items()}).last_hidden_state.numpy()
+    mask = given["attention_mask"][..., None]
+    found = runner.submit("main", given).result(60)["embedding"]
+    assert cosines(found, (hidden * mask).sum(1) / mask.sum(1)).min() >= 0.9999
+
+
+def test_many_batches_in_flight_keep_their_own_answers(load: Callable, tmp_path: Path) -> None:
+    runner = load(tiny_bert(tmp_path / "bert"), EMBED)
+    assert runner.limits.in_flight == 2
+    alone = [runner.submit("main", batch(rows)).result(60)["embedding"] for rows in range(1, 9)]
+    for _ in range(20):
+        pairs = zip(range(1, 9, 2), range(2, 10, 2), strict=True)
+        for first, second in pairs:
+            futures = [(rows, runner.submit("main", batch(rows))) for rows in (first, second)]
+            for rows, future in futures:
+                np.testing.assert_allclose(future.result(60)["embedding"], alone[rows - 1], atol=1e-6)
+
+
+def test_another_head_converts_as_well(load: Callable, tmp_path: Path) -> None:
+    folder = tiny_cross_encoder(tmp_path / "scores", labels=3)
+    entry = Forward(head="sequence-classification", inputs=INPUTS, outputs=(Output("logits"),))
+    found = load(folder, Program({"main": entry})).submit("main", batch()).result(60)["logits"]
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = model(**{name: torch.from_numpy(array) for name, array in batch().items()}).logits.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_module_of_ones_own_converts(load: Callable, tmp_path: Path) -> None:
+    entry = Module(
+        build="torch.nn.modules.linear:Linear_of_suite",
+        inputs=(ArraySpec("input", dtype="float32", axes=("batch", 8)),),
+        outputs=(Output("output"),),
+    )
+    with pytest.raises(ConfigurationError, match="Linear_of_suite"):
+        load(tiny_bert(tmp_path / "bert"), Program({"main": entry}))
+    works = msgspec.structs.replace(entry, build="modelport_backend_openvino_example:build")
+    module = sys.modules["modelport_backend_openvino_example"] = type(sys)("modelport_backend_openvino_example")
+    module.build = lambda folder: torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Tanh())  # type: ignore[attr-defined]
+    try:
+        runner = load(tmp_path / "bert", Program({"main": works}))
+        out = runner.submit("main", {"input": np.ones((3, 8), np.float32)}).result(60)["output"]
+    finally:
+        del sys.modules["modelport_backend_openvino_example"]
+    assert out.shape == (3, 4)
+    np.testing.assert_allclose(out[0], out[2])
+
+
+def test_memory_is_asked_for_before_it_is_taken(device: Device) -> None:
+    huge = ModelCard(name="huge", parameters=10**13, dtype="float32")
+    verdict = OpenVinoBackend().verdict(EMBED, huge, [device])
+    assert verdict.answer == "no"
+    assert "GiB" in verdict.reason
+
+
+def test_two_devices_are_refused(device: Device, context: Callable[..., LoadContext]) -> None:
+    assert OpenVinoBackend().verdict(EMBED, ModelCard(name="m"), [device, device]).answer == "no"

@@ -106,6 +106,17 @@ def test_a_full_disk_is_said_with_what_to_do(cache: IrCache, tiny: LoadContext) 
         cache.get(tiny, "original", full, quiet)
 
 
+def test_a_disk_without_room_is_seen_before_the_work(cache: IrCache, tiny: LoadContext) -> None:
+    huge = msgspec.structs.replace(tiny, card=msgspec.structs.replace(tiny.card, weight_bytes=10**18))
+    with pytest.raises(ConfigurationError, match=r"takes about 1000000000\.0 GB, and .* GB are free .* Make room"):
+        cache.get(huge, "original", writes, quiet)
+
+
+def test_two_models_over_one_checkpoint_share_a_conversion(tiny: LoadContext) -> None:
+    other = msgspec.structs.replace(tiny, card=msgspec.structs.replace(tiny.card, name="another-name"))
+    assert key(tiny, "original") == key(other, "original")
+
+
 def test_two_at_once_convert_once_and_the_second_says_that_it_waits(cache: IrCache, tiny: LoadContext) -> None:
     begun, go, waits, told = threading.Event(), threading.Event(), threading.Event(), []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -81,6 +82,9 @@ class IrCache:
     def _make(self, target: Path, context: LoadContext, weights: str, convert: Convert, progress: Progress) -> None:
         draft = target.with_name(f"{target.name}.part")
         shutil.rmtree(draft, ignore_errors=True)
+        needed, free = context.card.weight_bytes, shutil.disk_usage(self.root).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"it takes about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free", str(self.root))
         draft.mkdir()
         job = Job(
             program=context.program,
@@ -106,7 +110,7 @@ def key(context: LoadContext, weights: str) -> str:
     for name, folder in sorted(context.checkpoints.items()):
         revision = context.card.revision if name == "main" and context.card.revision else _signature(folder)
         total.update(f"{name} {revision}\n".encode())
-    return f"{_letters(context.card.name)}-{total.hexdigest()[:20]}"
+    return f"{_letters(context.card.model_type or 'model')}-{total.hexdigest()[:20]}"
 
 
 def _signature(folder: Path) -> str:

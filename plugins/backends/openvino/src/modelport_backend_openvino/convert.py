@@ -95,7 +95,10 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
         port.get_tensor().set_names({output})
     if bits := _BITS.get(job.weights):
         made = _compressed(made, bits)
-    ov.save_model(made, folder / "openvino_model.xml", compress_to_fp16=job.dtype in ("float16", "bfloat16"))
+    try:
+        ov.save_model(made, folder / "openvino_model.xml", compress_to_fp16=job.dtype in ("float16", "bfloat16"))
+    except RuntimeError as error:
+        raise OSError(f"the converted model could not be written to {folder}; the disk may be full ({error})") from error
 
 
 def _compressed(model: ov.Model, bits: int) -> ov.Model:

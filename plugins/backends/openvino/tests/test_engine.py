@@ -224,3 +224,23 @@ def test_a_full_cache_makes_requests_wait_and_loses_none(tiny: Any, crowd: Calla
         people.add(key, prompt)
     people.drain()
     assert [people.tokens[key, 0] for key in range(len(short))] == [reference(tiny("llama"), prompt) for prompt in short]
+
+
+@pytest.mark.parametrize(("weights", "share"), [("int8", 0.6), ("int4", 0.5)])
+def test_compressed_weights_are_small_on_disk_and_choose_nearly_the_same(
+    weights: str, share: float, load: Any, tmp_path: Path
+) -> None:
+    def size(runner: Runner) -> int:
+        return sum(file.stat().st_size for file in Path(runner.facts["converted"]).rglob("*.bin"))
+
+    folder = checkpoints.tiny_llama(tmp_path / "wide", hidden_size=128, intermediate_size=512, torch_dtype="bfloat16")
+    whole = load(folder, Program({"main": Generate()}), dtype="bfloat16")
+    small = load(folder, Program({"main": Generate()}), dtype="bfloat16", options={"weights": weights})
+    assert small.facts["weights"] == weights
+    assert size(small) < share * size(whole)
+    people = Crowd(small)
+    for key, prompt in enumerate(prompts()):
+        people.add(key, prompt, max_new_tokens=1)
+    people.drain()
+    same = [people.tokens[key, 0] == reference(folder, prompt)[:1] for key, prompt in enumerate(prompts())]
+    assert sum(same) >= (14 if weights == "int8" else 6)

@@ -21,7 +21,7 @@ from modelport_backend_openvino.job import Job
 
 __all__ = ["IrCache"]
 
-_FORMAT = "1"  # grows when this plugin converts otherwise
+_FORMAT = "2"  # grows when this plugin converts otherwise
 _TOOLS = ("openvino", "optimum-intel", "nncf", "torch", "transformers", "modelport-torch")
 _WHOLE_BYTES = 64 << 20
 _LOOK_S = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -54,22 +55,30 @@ def convert(job: Job, tell: Tell) -> None:
 
 def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
     """A stateful decoder, which the continuous batching pipeline turns into paged attention."""
+    import openvino as ov
     from optimum.exporters.openvino import main_export
-    from optimum.intel import OVConfig, OVWeightQuantizationConfig
+    from optimum.intel import OVConfig
 
     bits = _BITS.get(job.weights)
-    halves = "fp16" if job.dtype in ("float16", "bfloat16") else "fp32"
-    config = OVConfig(quantization_config=OVWeightQuantizationConfig(bits=bits)) if bits else OVConfig(dtype=halves)
+    exported = folder / "original" if bits else folder
     main_export(
         str(checkpoint),
-        output=folder,
+        output=exported,
         task="text-generation-with-past",
         library_name="transformers",
         local_files_only=True,
         trust_remote_code=job.trust_remote_code,
-        ov_config=config,
+        ov_config=OVConfig(dtype="fp16" if job.dtype in ("float16", "bfloat16") else "fp32"),
         convert_tokenizer=False,
     )
+    if bits:
+        made = _compressed(ov.Core().read_model(exported / "openvino_model.xml"), bits)
+        _save(made, folder, halves=False)
+        for name in ("config.json", "generation_config.json"):
+            if (exported / name).exists():
+                (exported / name).rename(folder / name)
+        del made  # it reads the files that are removed now
+        shutil.rmtree(exported)
 
 
 def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: Path, folder: Path) -> None:
@@ -95,8 +104,14 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
         port.get_tensor().set_names({output})
     if bits := _BITS.get(job.weights):
         made = _compressed(made, bits)
+    _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+
+
+def _save(model: ov.Model, folder: Path, *, halves: bool) -> None:
+    import openvino as ov
+
     try:
-        ov.save_model(made, folder / "openvino_model.xml", compress_to_fp16=job.dtype in ("float16", "bfloat16"))
+        ov.save_model(model, folder / "openvino_model.xml", compress_to_fp16=halves)
     except RuntimeError as error:
         raise OSError(f"the converted model could not be written to {folder}; the disk may be full ({error})") from error
 

@@ -24,7 +24,7 @@ from modelport_torch.support import cache_bytes_per_token, text_config
 __all__ = ["OpenVinoEngine", "build_engine"]
 
 _BLOCK = 32  # tokens of a cache block on OpenVINO's CPU; a GPU's are smaller, and the total is then a little less than planned
-_PREFILL_TOKENS = 512
+_PREFILL_TOKENS = 128  # a step that takes in so much keeps others waiting for about two of their own
 _LEAST = 1e-6
 _FINISH: dict[Any, FinishReason] = {
     genai.GenerationFinishReason.STOP: "stop",

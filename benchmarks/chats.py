@@ -1,0 +1,132 @@
+"""Chats with SmolLM2-135M-Instruct through POST /v1/chat/completions: processor time a token, and what waiting feels like."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from itertools import count
+
+from clients import Stream, chat
+from rows import Loop, Row, median
+from server import DEMO, Server
+from texts import prompts
+
+__all__ = ["measure"]
+
+_CHECKPOINT = str(DEMO / "smollm2-135m-instruct")
+_TOKENS = 64
+_SEEDS = count()
+
+# model, streams, target, best of other servers
+_WORK: tuple[tuple[str, int, float, str], ...] = (
+    ("openvino", 16, 3.2, "3.30 (vLLM), 3.71 (llama.cpp)"),
+    ("openvino", 4, 5.1, ""),
+    ("openvino", 1, 11.8, "11.8 (llama.cpp), 17.3 (vLLM)"),
+    ("openvino-int8", 1, 8.7, "8.7 (llama.cpp, q8)"),
+    ("cpu", 16, 7.6, "50 (transformers serve)"),
+)
+_MODELS = {
+    "openvino": {"source": _CHECKPOINT, "backend": "openvino", "dtype": "bfloat16"},
+    "openvino-int8": {
+        "source": _CHECKPOINT,
+        "backend": "openvino",
+        "dtype": "bfloat16",
+        "backend_options": {"weights": "int8"},
+    },
+    "cpu": {"source": _CHECKPOINT, "backend": "cpu", "dtype": "bfloat16"},
+}
+
+
+def measure(rounds: int) -> list[Row]:
+    """All rows, loop and server in turns."""
+    with Loop() as loop, Server(_MODELS) as server:
+        rows = [_row(loop, server, rounds, *work) for work in _WORK]
+        return [*rows, _first(server, rounds), *(_beside(server, model, rounds) for model in ("openvino", "cpu"))]
+
+
+def _row(loop: Loop, server: Server, rounds: int, model: str, streams: int, target: float, users: str) -> Row:
+    facts = server.place(model)
+    if model == "cpu":
+        name, setup = "chat torch", {"checkpoint": _CHECKPOINT, "dtype": "bfloat16"}
+    else:
+        name, setup = (
+            "chat openvino",
+            {"checkpoint": _CHECKPOINT, "converted": facts["converted"], "dtype": "bf16", "rows": streams},
+        )
+    looped, served, gaps = [], [], []
+    for number in range(-1, rounds):
+        loop_ms = loop.cpu_ms(name, setup, _fresh(streams), _TOKENS)
+        before = server.tree.cpu_ms()
+        found = _chat(server, model, streams)
+        ms = server.tree.cpu_ms() - before
+        if number >= 0:  # the first round warms up
+            looped.append(loop_ms / streams / _TOKENS)
+            served.append(ms / streams / _TOKENS)
+            gaps += [gap for stream in found for gap in stream.gaps]
+    value, spread = median(served)
+    return Row(
+        work=f"chat, {model}, bfloat16, {streams} stream{'s' if streams > 1 else ''}, 87 + {_TOKENS} tokens",
+        unit="CPU ms/token",
+        server=value,
+        spread=spread,
+        target=target,
+        loop=median(looped)[0],
+        users=users,
+        wall=f"{statistics.median(gaps) * 1000:.0f} ms between tokens (p99 {_percentile(gaps, 99) * 1000:.0f} ms)",
+    )
+
+
+def _first(server: Server, rounds: int) -> Row:
+    """How long 16 who ask at once wait for their first token."""
+    server.place("openvino")
+    waits = [[stream.first * 1000 for stream in _chat(server, "openvino", 16, tokens=8)] for _ in range(rounds)]
+    value, spread = median([statistics.median(found) for found in waits])
+    return Row(
+        work="time to first token, openvino, bfloat16, 16 streams at once, 87 tokens of prompt",
+        unit="ms",
+        server=value,
+        spread=spread,
+        target=800,
+        users="830 (vLLM), 1,150 (llama.cpp)",
+        wall=f"the last of them {median([max(found) for found in waits])[0]:.0f} ms",
+    )
+
+
+def _beside(server: Server, model: str, rounds: int) -> Row:
+    """The p99 of the time between tokens of eight streams beside a prompt of 2,000 tokens, as a multiple of that without it."""
+    server.place(model)
+    ratios, alone, beside = [], [], []
+    for _ in range(rounds):
+        quiet = [gap for stream in _chat(server, model, 8, tokens=96) for gap in stream.gaps]
+        crowded = [gap for stream in asyncio.run(_with_long_prompt(server, model)) for gap in stream.gaps]
+        alone.append(_percentile(quiet, 99) * 1000)
+        beside.append(_percentile(crowded, 99) * 1000)
+        ratios.append(beside[-1] / alone[-1])
+    value, spread = median(ratios)
+    return Row(
+        work=f"p99 between tokens of 8 streams, {model}, bfloat16, beside a prompt of 2,000 tokens",
+        unit="× without it",
+        server=value,
+        spread=spread,
+        target=3.0,
+        wall=f"{median(alone)[0]:.0f} ms alone, {median(beside)[0]:.0f} ms beside it",
+    )
+
+
+async def _with_long_prompt(server: Server, model: str) -> list[Stream]:
+    streams = asyncio.create_task(chat(server.address, model, _fresh(8), 96))
+    await asyncio.sleep(1.5)  # they are under way
+    await chat(server.address, model, prompts(1, words=1_960, seed=next(_SEEDS)), 1)
+    return await streams
+
+
+def _chat(server: Server, model: str, streams: int, tokens: int = _TOKENS) -> list[Stream]:
+    return asyncio.run(chat(server.address, model, _fresh(streams), tokens))
+
+
+def _fresh(streams: int) -> list[str]:
+    return prompts(streams, seed=next(_SEEDS))  # never asked before: nothing is in a prefix cache but the template
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -1,0 +1,44 @@
+"""What a process and all its children have used: processor time and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+__all__ = ["Tree"]
+
+
+class Tree:
+    """The process `pid` and whatever it has started.
+
+    Args:
+        pid: The root.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+
+    def cpu_ms(self) -> float:
+        """User and system time of everything alive, and of children that are gone and have been waited for, in milliseconds."""
+        total = 0.0
+        for process in self._members():
+            try:
+                total += sum(process.cpu_times()[:4])  # user, system, and both of ended children
+            except psutil.NoSuchProcess:
+                continue
+        return total * 1000
+
+    def pss_mib(self) -> float:
+        """Memory, what is shared counted in equal parts: the `Pss` of /proc/PID/smaps_rollup, in MiB."""
+        total = 0
+        for process in self._members():
+            try:
+                lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return total / 1024
+
+    def _members(self) -> list[psutil.Process]:
+        return [self._root, *self._root.children(recursive=True)]

@@ -60,16 +60,24 @@ def test_greedy_tokens_equal_transformers_in_a_crowd(kind: str, tiny: Callable[.
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
 def test_long_prompt_joins_in_pieces_while_others_go_on(kind: str, tiny: Any, crowd: Callable[..., Any]) -> None:
-    people = crowd(tiny(kind), options={"prefill_tokens": 16})
+    people = crowd(tiny(kind), options={"prefill_tokens": 64})
     long, short = prompts()[6], prompts()[0]
     people.add(1, short, max_new_tokens=20)
     people.step()
     people.add(2, long, max_new_tokens=8, n=2)
-    for _ in range(6):  # 100 tokens are 7 pieces of 16
+    for _ in range(6):  # 100 tokens are 7 pieces of 16: a quarter, since somebody runs
         assert {event.id for event in people.step()} == {1}
+    assert {event.id for event in people.step()} == {1, 2}
     people.drain()
     assert people.tokens[1, 0] == reference(tiny(kind), short, 20)
     assert people.tokens[2, 0] == people.tokens[2, 1] == reference(tiny(kind), long, 8)
+
+
+def test_long_prompt_takes_whole_steps_while_nobody_runs(tiny: Any, crowd: Callable[..., Any]) -> None:
+    people = crowd(tiny("llama"), options={"prefill_tokens": 64})
+    people.add(1, prompts()[6], max_new_tokens=8)
+    assert people.step() == []
+    assert {event.id for event in people.step()} == {1}
 
 
 def test_tokens_are_the_same_when_the_cache_is_too_small_for_all(tiny: Any, crowd: Callable[..., Any]) -> None:

@@ -39,6 +39,14 @@ def test_prompts_over_the_budget_wait_for_the_next_step() -> None:
     assert [s.order for s in scheduler.admit()] == [0, 1]
 
 
+def test_who_runs_waits_for_a_quarter_of_the_budget_only() -> None:
+    scheduler = filled(Scheduler(max_rows=8, max_tokens=4096, prefill_tokens=200), sequence(0, 10))
+    for order in (1, 2, 3):
+        scheduler.add(sequence(order, 25))
+    assert scheduler.budget() == 50
+    assert [s.order for s in scheduler.admit()] == [1, 2]
+
+
 def test_prompt_longer_than_the_budget_is_admitted_alone() -> None:
     scheduler = filled(Scheduler(8, 4096, 100), sequence(1, 300), sequence(2, 5))
     assert [s.order for s in scheduler.running] == [1]

@@ -31,7 +31,7 @@ class TorchBackend(ABC):
     """Loads programs with torch and transformers. A subclass names the device and says how much memory is free on it.
 
     Attributes:
-        prefill_tokens: Most prompt tokens that a generation step takes in; more is faster overall, but running streams wait.
+        prefill_tokens: Most prompt tokens that a generation step takes in, a quarter of it while others run.
         cache_share: How much of the free memory a key/value cache may take if nobody says.
     """
 

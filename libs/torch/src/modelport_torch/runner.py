@@ -37,7 +37,7 @@ class TorchRunner:
         device: Where to.
         progress: Told of the loading.
         cache_bytes: Says how much the key/value cache may take, if the context does not; asked once the weights are loaded.
-        prefill_tokens: Most prompt tokens an engine takes in one step.
+        prefill_tokens: Most prompt tokens an engine takes in one step, a quarter of it while others run.
         refine: Puts faster modules into a loaded model, in place, and says what it did, or None if it did nothing.
 
     Raises:

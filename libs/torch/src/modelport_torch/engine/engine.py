@@ -137,6 +137,7 @@ class TorchEngine:
         scheduler = self._scheduler
         if scheduler.joining:
             return self._continue_joining(events)
+        budget = scheduler.budget()
         admitted = scheduler.admit()
         if not admitted:
             return []
@@ -146,7 +147,7 @@ class TorchEngine:
                 families[-1].append(sequence)
             else:
                 families.append([sequence])
-        if len(families) == 1 and self._model.pieces(families[0][0]) > scheduler.prefill_tokens:
+        if len(families) == 1 and self._model.pieces(families[0][0]) > budget:
             scheduler.joining = families[0]
             return self._continue_joining(events)
         # Who brings more than tokens (images, audio) is prefilled alone: such inputs have shapes of their own.
@@ -154,7 +155,7 @@ class TorchEngine:
         alone = [[family[0]] for family in families if self._model.has_extra(family[0])]
         family_of = {id(family[0]): family for family in families}
         logits: list[torch.Tensor] = []
-        for batch in groups(plain, scheduler.prefill_tokens) + alone:
+        for batch in groups(plain, budget) + alone:
             first = len(scheduler.running)
             scheduler.running += batch
             try:
@@ -175,7 +176,7 @@ class TorchEngine:
         scheduler = self._scheduler
         lead, row = scheduler.joining[0], len(scheduler.running)
         try:
-            logits, prompt = self._model.prefill_piece(lead, row, scheduler.prefill_tokens, scheduler.footprint())
+            logits, prompt = self._model.prefill_piece(lead, row, scheduler.budget(), scheduler.footprint())
         except CacheLost:
             raise
         except Exception as error:

@@ -10,6 +10,7 @@ from modelport_torch.engine.sequence import Sequence
 __all__ = ["Scheduler", "groups"]
 
 _BLOCK = 64
+_BESIDE = 4
 
 
 class Scheduler:
@@ -22,7 +23,7 @@ class Scheduler:
     Args:
         max_rows: Most sequences at once.
         max_tokens: Most tokens that the cache may hold, padding included.
-        prefill_tokens: Most prompt tokens to take in one step, so that running sequences are not kept waiting.
+        prefill_tokens: Most prompt tokens to take in one step while nobody runs.
     """
 
     def __init__(self, max_rows: int, max_tokens: int, prefill_tokens: int) -> None:
@@ -33,6 +34,10 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.joining: list[Sequence] = []
         """Choices whose common prompt is being prefilled piece by piece; the first has the row after the running ones."""
+
+    def budget(self) -> int:
+        """Most prompt tokens to take in this step: a quarter while others run, who wait for it between two of their tokens."""
+        return max(self.prefill_tokens // _BESIDE, 1) if self.running else self.prefill_tokens
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence behind those of its priority."""
@@ -61,7 +66,7 @@ class Scheduler:
             return []
         admitted: list[Sequence] = []
         longest = self.footprint()[1]
-        spent = 0
+        spent, budget = 0, self.budget()
         for sequence in self.waiting:
             rows = len(self.running) + len(admitted) + 1
             reach = max(longest, sequence.length + 1)
@@ -69,7 +74,7 @@ class Scheduler:
             if rows > 1 and not self.fits(rows, reach + _BLOCK):
                 break
             if not (admitted and shares_prefill(admitted[-1], sequence)):
-                if admitted and spent + sequence.length > self.prefill_tokens:
+                if admitted and spent + sequence.length > budget:
                     break
                 spent += sequence.length
             admitted.append(sequence)

@@ -78,22 +78,19 @@ def _start(rounds: int) -> list[Row]:
 
 
 def _memory() -> Row:
-    sizes = {}
-    for spare in (0, 1):
-        with Server({"one": _MINILM}, more="") as server:
-            server.place("one")
-            for text in texts(64, 21):
-                server.ask("POST", "/v1/embeddings", {"model": "one", "input": text})
-            _quiet(server)
-            sizes[spare] = server.tree.pss_mib()
+    with Server({"one": _MINILM}) as server:
+        server.place("one")
+        for text in texts(64, 21):
+            server.ask("POST", "/v1/embeddings", {"model": "one", "input": text})
+        _quiet(server)
+        size = server.tree.pss_mib()
     return Row(
         work="memory of the tree (PSS), one all-MiniLM-L6-v2, openvino, float32",
         unit="MiB",
-        server=sizes[0],
-        spread=(sizes[0], sizes[0]),
+        server=size,
+        spread=(size, size),
         target=350,
         users="566–880 (Python servers)",
-        note=f"without the spare worker; with it {sizes[1]:.0f} MiB",
     )
 
 

@@ -36,7 +36,7 @@ this run.
     python benchmarks/run.py chats         # 1, 4 and 16 streams, time to first token, a long prompt beside eight streams
     python benchmarks/run.py lifetime      # a request's overhead, cold start, second model, memory, idle
 """
-_WIDTH, _LEFT, _STEP, _SCALE = 900, 430, 30, 150
+_WIDTH, _LEFT, _STEP, _SCALE = 990, 520, 30, 150
 
 
 def line(row: Row) -> str:

@@ -140,12 +140,17 @@ def test_concurrent_embeddings_are_batched_and_every_caller_gets_its_own(model, 
 
     async def scenario() -> tuple[np.ndarray, np.ndarray]:
         async with openai.AsyncOpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
-            both = client.embeddings.create(model=model, input=texts)
-            rows = [client.embeddings.create(model=model, input=text) for text in texts]
-            together = np.array([row.embedding for row in (await both).data])
-            singles = await asyncio.gather(*rows)
-        return together, np.array([answer.data[0].embedding for answer in singles])
+            worker = real.worker_of(model)
+            worker.suspend()  # until all have arrived: how fast this client sends does not matter then
+            try:
+                calls = [asyncio.create_task(client.embeddings.create(model=model, input=text)) for text in [texts, *texts]]
+                await asyncio.to_thread(real.until, lambda: real.metric("modelport_requests_in_flight", model=model) == 65)
+            finally:
+                worker.resume()
+            together, *singles = await asyncio.gather(*calls)
+        return np.array([row.embedding for row in together.data]), np.array([answer.data[0].embedding for answer in singles])
 
+    real.client.post("/v1/embeddings", json={"model": model, "input": "warm"}).raise_for_status()
     together, singles = asyncio.run(scenario())
     cosines = singles @ together.T
     assert cosines.argmax(1).tolist() == list(range(64))

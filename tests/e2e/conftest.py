@@ -21,6 +21,16 @@ DEMO = Path(os.environ.get("MODELPORT_DEMO_DIR", Path.home() / ".cache/modelport
 CHAT, EMBED = DEMO / "smollm2-135m-instruct", DEMO / "all-minilm-l6-v2"
 
 
+TOOL_TEMPLATE = """\
+{% if tools %}<|im_start|>system
+Functions: {{ tools | tojson }}
+Call one with <tool_call>{"name": ..., "arguments": ...}</tool_call><|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
 class Server:
     """`modelport serve` with a configuration; `url` once it listens."""
 
@@ -125,9 +135,20 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.stop()
 
 
+def _with_tools(folder: Path) -> Path:
+    """The chat model with a template that knows tools, which its own does not."""
+    folder.mkdir()
+    for path in CHAT.iterdir():
+        if path.name != "chat_template.jinja":
+            (folder / path.name).symlink_to(path)
+    (folder / "chat_template.jinja").write_text(TOOL_TEMPLATE)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with both demo models in float32, on the cpu backend and on OpenVINO, for all tests that leave it as it was."""
+    tools = _with_tools(tmp_path_factory.mktemp("tools") / "smollm2")
     config = f"""
     [backends.openvino]
     cache = "{tmp_path_factory.mktemp("converted")}"
@@ -143,6 +164,10 @@ def real(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     backend = "cpu"
     preload = true
     aliases = ["text-embedding-3-small"]
+    [models.smollm2-tools]
+    source = "{tools}"
+    dtype = "bfloat16"
+    backend = "cpu"
     [models.smollm2-openvino]
     source = "{CHAT}"
     dtype = "float32"

@@ -58,7 +58,9 @@ class Crowd:
         self.events: list[GenerateEvent] = []
 
     def add(self, id: int, prompt: Any, *, n: int = 1, **rest: Any) -> None:
-        fields = {name: rest.pop(name) for name in ("logprobs", "prompt_logprobs", "priority", "deadline") if name in rest}
+        fields = {
+            name: rest.pop(name) for name in ("logprobs", "prompt_logprobs", "priority", "deadline", "constraint") if name in rest
+        }
         request = GenerateRequest(id=id, inputs={"input_ids": np.asarray(prompt)}, params=Sampling(**rest), n=n, **fields)
         self.engine.add(request)
 
@@ -109,6 +111,7 @@ def card_of(folder: Path, **rest: Any) -> ModelCard:
         "config": config,
         "dtype": config.get("dtype", "float32"),
         "context_length": config.get("max_position_embeddings", config.get("n_positions")),
+        "files": tuple(sorted(path.name for path in folder.iterdir())),
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
     }
     return ModelCard(**(given | rest))

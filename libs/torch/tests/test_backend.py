@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from modelport.contract import ConfigurationError, Device, Forward, Generate, ModelCard, Output, Program
-from modelport_torch.support import ENGINE_PARAMS
+from modelport_torch.support import engine_params
 
 GENERATE = Program({"main": Generate()})
 
@@ -21,7 +21,7 @@ def embed(forward_of: Callable[..., Forward]) -> Program:
 
 def test_verdict_is_yes_with_dtype_memory_and_params(backend: Any, tiny: Any, card: Any, device: Device, embed: Program) -> None:
     verdict = backend.verdict(GENERATE, card(tiny("llama")), [device])
-    assert (verdict.answer, verdict.dtype, verdict.params) == ("yes", "float32", ENGINE_PARAMS)
+    assert (verdict.answer, verdict.dtype, verdict.params) == ("yes", "float32", engine_params(has_tokenizer=True))
     assert verdict.memory_bytes > card(tiny("llama")).weight_bytes
     assert backend.verdict(embed, card(tiny("bert")), [device]).params == frozenset()
 

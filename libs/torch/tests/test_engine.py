@@ -11,7 +11,6 @@ import transformers
 
 from modelport.contract import (
     ConfigurationError,
-    Constraint,
     GenerateRequest,
     InputTooLong,
     InvalidRequest,
@@ -260,7 +259,6 @@ def test_output_ends_at_the_context_length(tiny: Any, crowd: Callable[..., Any])
     ("request_", "error", "param"),
     [
         ({"params": Sampling(num_beams=4)}, UnsupportedParameter, "num_beams"),
-        ({"constraint": Constraint("regex", "a+")}, UnsupportedParameter, "constraint"),
         ({"adapter": "mine"}, UnsupportedParameter, "adapter"),
         ({"inputs": {"input_ids": np.zeros(0, np.int64)}}, InvalidRequest, "prompt"),
         ({"inputs": {"input_ids": np.array([5, 261])}}, InvalidRequest, "prompt"),

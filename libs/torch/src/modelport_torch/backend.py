@@ -14,7 +14,7 @@ from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_torch.dtype import itemsize, resolve
-from modelport_torch.support import ENGINE_PARAMS, cache_bytes_per_token, cannot_step, text_config
+from modelport_torch.support import cache_bytes_per_token, cannot_step, engine_params, text_config
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ class TorchBackend(ABC):
             answer="yes",
             reason=f"transformers runs it on {device.name} in {dtype}{widened}.",
             memory_bytes=memory,
-            params=ENGINE_PARAMS if generates else frozenset(),
+            params=engine_params(has_tokenizer="tokenizer.json" in card.files) if generates else frozenset(),
             dtype=dtype,
         )
 

@@ -24,7 +24,7 @@ from modelport_torch.engine.engine import TorchEngine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
 from modelport_torch.reduce import REDUCTIONS
-from modelport_torch.support import ENGINE_PARAMS
+from modelport_torch.support import engine_params
 
 __all__ = ["TorchRunner"]
 
@@ -69,6 +69,7 @@ class TorchRunner:
         self._refine(refine)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
         max_length = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
+        tokenizer = context.checkpoints["main"] / "tokenizer.json" if "tokenizer.json" in context.card.files else None
         if generates:
             budget = (context.cache_bytes if context.cache_bytes is not None else cache_bytes()) // len(generates)
         for name in generates:
@@ -81,6 +82,7 @@ class TorchRunner:
                 max_length=max_length,
                 cache_bytes=budget,
                 prefill_tokens=int(context.options.get("prefill_tokens", prefill_tokens)),
+                tokenizer=tokenizer,
             )
             self._facts["sampler"] = "engine"
             self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
@@ -90,7 +92,7 @@ class TorchRunner:
         self._limits = Limits(
             max_items=context.max_items,
             reductions=REDUCTIONS,
-            params=ENGINE_PARAMS if generates else frozenset(),
+            params=engine_params(has_tokenizer=tokenizer is not None) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
         )
         progress("loaded", 1.0)

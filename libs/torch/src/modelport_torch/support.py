@@ -7,17 +7,15 @@ from typing import Any
 
 from modelport_torch.dtype import itemsize
 
-__all__ = ["ENGINE_PARAMS", "cache_bytes_per_token", "cannot_step", "text_config"]
+__all__ = ["cache_bytes_per_token", "cannot_step", "engine_params", "text_config"]
 
-ENGINE_PARAMS = frozenset(
+_PARAMS = frozenset(
     {
         "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p",
         "repetition_penalty", "no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "logit_bias",
         "eos_token_id", "ignore_eos", "seed", "n", "logprobs", "prompt_logprobs",
     }
 )  # fmt: skip
-"""What the stepped engine honours, in the names of `GenerateRequest.needs()`."""
-
 _BATCHED_LAYERS = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
 _STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_attn", "lru_width")
 # Types whose forward takes no positions and derives them (or ALiBi) from a two-dimensional mask: rows of different lengths, each
@@ -25,6 +23,11 @@ _STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_att
 _NO_POSITIONS = frozenset(
     {"bloom", "mpt", "xlnet", "xlm", "ctrl", "openai-gpt", "transfo-xl", "reformer", "cpmant", "prophetnet"}
 )
+
+
+def engine_params(*, has_tokenizer: bool) -> frozenset[str]:
+    """What the stepped engine honours, in the names of `GenerateRequest.needs()`; constraints speak of texts, not of tokens."""
+    return _PARAMS | {"constraint"} if has_tokenizer else _PARAMS
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

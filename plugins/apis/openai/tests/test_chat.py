@@ -149,9 +149,48 @@ async def test_response_format_becomes_a_constraint(http, host, response_format,
 
 
 @pytest.mark.parametrize(
+    ("sent", "constraint"),
+    [
+        ({"structured_outputs": {"json": {"type": "array"}}}, Constraint("json_schema", '{"type":"array"}')),
+        ({"structured_outputs": {"json": '{"type": "null"}'}}, Constraint("json_schema", '{"type": "null"}')),
+        ({"structured_outputs": {"json_object": True}}, Constraint("json_object")),
+        ({"structured_outputs": {"regex": "a+"}}, Constraint("regex", "a+")),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, Constraint("choice", '["yes","no"]')),
+        ({"structured_outputs": {"grammar": 'start: "a"'}}, Constraint("grammar", 'start: "a"')),
+        ({"guided_json": {"type": "array"}}, Constraint("json_schema", '{"type":"array"}')),
+        ({"guided_regex": "a+"}, Constraint("regex", "a+")),
+        ({"guided_choice": ["yes"], "response_format": {"type": "text"}}, Constraint("choice", '["yes"]')),
+        ({"guided_grammar": 'start: "a"'}, Constraint("grammar", 'start: "a"')),
+    ],
+)
+@pytest.mark.parametrize("path", [PATH, "/v1/completions"])
+async def test_the_other_ways_to_constrain_an_answer(http, host, path, sent, constraint):
+    body = BODY if path == PATH else {"model": "tiny", "prompt": "Hi"}
+    assert (await http.post(path, json=body | sent)).status_code == 200
+    assert host.request.constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"backend": "x"}}, "structured_outputs.backend"),
+        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "guided_regex"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_regex"),
+    ],
+)
+async def test_constraints_that_contradict_each_other_are_refused(refused, sent, param):
+    assert (await refused(PATH, BODY | sent))["param"] == param
+
+
+@pytest.mark.parametrize(
     ("sent", "field", "param"),
     [
         ({"response_format": {"type": "json_object"}}, "constraint", "response_format"),
+        ({"structured_outputs": {"regex": "a("}}, "constraint", "structured_outputs"),
+        ({"guided_regex": "a("}, "constraint", "guided_regex"),
         ({"max_tokens": 5}, "max_new_tokens", "max_tokens"),
         ({"max_completion_tokens": 5}, "max_new_tokens", "max_completion_tokens"),
         ({}, "prompt", "messages"),

@@ -19,9 +19,9 @@ ALL_PARAMS = frozenset({"logprobs", "prompt_logprobs", "constraint", "adapter", 
 
 
 class ScriptedGeneration:
-    """Events in the order given, without those of choices that were stopped."""
+    """Events in the order given, without those of choices that were stopped; an exception among them is raised."""
 
-    def __init__(self, events: Sequence[GenerateEvent]) -> None:
+    def __init__(self, events: Sequence[GenerateEvent | Exception]) -> None:
         self._events = list(events)
         self.stopped: list[int] = []
 
@@ -32,6 +32,8 @@ class ScriptedGeneration:
         await asyncio.sleep(0)
         while self._events:
             event = self._events.pop(0)
+            if isinstance(event, Exception):
+                raise event
             if event.index not in self.stopped:
                 return event
         raise StopAsyncIteration
@@ -47,7 +49,7 @@ class ScriptedRun:
     deadline = None
     priority = 0
 
-    def __init__(self, events: Sequence[GenerateEvent], stream: bool) -> None:
+    def __init__(self, events: Sequence[GenerateEvent | Exception], stream: bool) -> None:
         self._events = events
         self.stream = stream
         self.requests: list[GenerateRequest] = []
@@ -102,7 +104,7 @@ class Bench:
         return [*events, GenerateEvent(id=1, index=index, finish=finish)]
 
     async def deltas(
-        self, request: GenerationRequest, events: Sequence[GenerateEvent], stream: bool = True
+        self, request: GenerationRequest, events: Sequence[GenerateEvent | Exception], stream: bool = True
     ) -> tuple[list[GenerationDelta], ScriptedRun]:
         run = ScriptedRun(events, stream)
         return [delta async for delta in self.session.handle(request, run)], run

@@ -341,6 +341,15 @@ async def test_a_required_call_is_a_constraint(make_bench: Any) -> None:
     assert "constrain" not in refused.value.message
 
 
+async def test_a_schema_of_a_tool_that_cannot_be_held_is_named_by_its_field(make_bench: Any) -> None:
+    bench = make_bench(template=HERMES)
+    request = GenerationRequest(messages=[_say()], tools=TOOLS, tool_choice="required")
+    why = InvalidRequest("output cannot be held to the JSON schema.", param="constraint")
+    with pytest.raises(InvalidRequest, match="tools") as refused:
+        await bench.deltas(request, [why])
+    assert refused.value.param == "tools"
+
+
 async def test_tools_are_refused_where_the_template_does_not_know_them(bench: Any, make_bench: Any) -> None:
     with pytest.raises(UnsupportedParameter, match="does not know tools"):
         await bench.deltas(GenerationRequest(messages=[_say()], tools=TOOLS), ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ import torch
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.generate import GenerateRequest
 from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.engine import TorchEngine
 from modelport_torch.engine.model import SteppedModel
-from modelport_torch.engine.rules import Rules
+from modelport_torch.engine.rules import Rules, end_tokens
 from modelport_torch.engine.scheduler import Scheduler
 from modelport_torch.engine.sequence import Sequence
 
@@ -22,9 +24,16 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 
 
 def build_engine(
-    model: Any, device: torch.device, *, max_rows: int, max_length: int | None, cache_bytes: int, prefill_tokens: int
+    model: Any,
+    device: torch.device,
+    *,
+    max_rows: int,
+    max_length: int | None,
+    cache_bytes: int,
+    prefill_tokens: int,
+    tokenizer: Path | None = None,
 ) -> TorchEngine:
-    """An engine over `model` whose cache stays within `cache_bytes`.
+    """An engine over `model` whose cache stays within `cache_bytes`. Constraints need its `tokenizer`, a tokenizer.json.
 
     Raises:
         ConfigurationError: if the architecture does not work in steps.
@@ -39,7 +48,10 @@ def build_engine(
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)
-    return TorchEngine(SteppedModel(model, device, SlotCache(max_rows, tokens)), model.generation_config, max_length, scheduler)
+    stepped = SteppedModel(model, device, SlotCache(max_rows, tokens))
+    defaults = model.generation_config
+    grammars = Grammars(tokenizer, stepped.vocabulary, end_tokens(defaults)) if tokenizer else None
+    return TorchEngine(stepped, defaults, max_length, scheduler, grammars)
 
 
 @torch.inference_mode()

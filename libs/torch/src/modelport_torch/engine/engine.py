@@ -11,13 +11,14 @@ import torch
 from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
 from modelport.contract.generate import EngineLoad, FinishReason, GenerateEvent, GenerateRequest, TokenLogprob
 from modelport_torch.engine.cache import CacheLost
+from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.model import SteppedModel
 from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.engine.sampling import choose
 from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
 from modelport_torch.engine.sequence import Sequence
-from modelport_torch.support import ENGINE_PARAMS
+from modelport_torch.support import engine_params
 
 __all__ = ["TorchEngine"]
 
@@ -30,10 +31,12 @@ class TorchEngine:
         defaults: transformers' GenerationConfig of the checkpoint.
         max_length: Most tokens of a sequence, prompt and output together; None if the model sets no limit.
         scheduler: Who runs.
+        grammars: What compiles constraints; without it they are refused.
         clock: What deadlines are compared with.
 
     Attributes:
         max_length: Most tokens of a sequence: the limit given, or the whole cache if that is less.
+        params: What it honours, in the names of `GenerateRequest.needs()`.
     """
 
     def __init__(
@@ -42,12 +45,15 @@ class TorchEngine:
         defaults: Any,
         max_length: int | None,
         scheduler: Scheduler,
+        grammars: Grammars | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._defaults = defaults
         # A sequence alone must fit the cache, with room for its rounding up to blocks.
         self.max_length = min(max_length or scheduler.max_tokens, scheduler.max_tokens)
+        self.params = engine_params(has_tokenizer=grammars is not None)
+        self._grammars = grammars
         self._scheduler = scheduler
         self._clock = clock
         self._order = 0
@@ -56,7 +62,7 @@ class TorchEngine:
 
     def add(self, request: GenerateRequest) -> None:
         """Queues a request; it joins at the next step that has room."""
-        unknown = sorted(request.needs() - ENGINE_PARAMS)
+        unknown = sorted(request.needs() - self.params)
         if unknown:
             raise UnsupportedParameter(f"{unknown[0]} is not supported by the torch generation engine.", param=unknown[0])
         prompt = [int(token) for token in request.inputs["input_ids"].reshape(-1)]
@@ -76,9 +82,11 @@ class TorchEngine:
             raise InvalidRequest(f"n is {request.n}; it must be at least 1.", param="n")
         rules = resolve_rules(request.params, self._defaults, self._model.vocabulary)
         limit = min(rules.max_new_tokens or self.max_length, self.max_length - len(prompt))
+        grammar = self._grammars.start(request.constraint) if self._grammars and request.constraint else None
         for index in range(request.n):
             self._order += 1
-            self._scheduler.add(Sequence(request, index, self._order, prompt, rules, limit))
+            own = None if grammar is None else grammar.copy()
+            self._scheduler.add(Sequence(request, index, self._order, prompt, rules, limit, own))
 
     @torch.inference_mode()
     def cancel(self, id: int, index: int | None = None) -> None:
@@ -217,24 +225,21 @@ class TorchEngine:
         events = []
         finished: list[int] = []
         for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            finish: FinishReason | None = None
-            if token in row.rules.eos and not row.rules.ignore_eos:
-                finish = "stop"
-            else:
-                row.tokens.append(token)
-                if len(row.tokens) >= row.limit:
-                    finish = "length"
-            chosen = described.get(index) if finish != "stop" else None
+            is_output, finish = _take_in(row, token)
+            chosen = described.get(index) if is_output else None
             wants = row.request.logprobs is not None
             events.append(
                 GenerateEvent(
                     id=row.request.id,
                     index=row.index,
-                    tokens=() if finish == "stop" else (token,),
+                    tokens=(token,) if is_output else (),
                     logprobs=((chosen[0],) if chosen else ()) if wants else None,
                     top_logprobs=((chosen[1],) if chosen else ()) if wants else None,
                     prompt_logprobs=None if row.described is None else tuple(row.described),
                     finish=finish,
+                    error=f"the output cannot be held to its grammar any longer: {row.grammar.error}."
+                    if finish == "error" and row.grammar
+                    else "",
                 )
             )
             row.reported, row.described = True, None
@@ -278,6 +283,18 @@ class TorchEngine:
                 left[0].cached, left[0].described = scheduler.joining[0].cached, scheduler.joining[0].described
             scheduler.joining = left
         return gone
+
+
+def _take_in(row: Sequence, token: int) -> tuple[bool, FinishReason | None]:
+    """Adds `token` to a sequence: whether it is part of the output, and how the sequence ends, if it does."""
+    if token in row.rules.eos and (row.grammar is not None or not row.rules.ignore_eos):
+        return False, "stop"
+    row.tokens.append(token)
+    if row.grammar is not None:
+        row.grammar.accept(token)
+        if row.grammar.is_over:
+            return True, "error" if row.grammar.error else "stop"
+    return True, "length" if len(row.tokens) >= row.limit else None
 
 
 def _failed(sequence: Sequence, error: Exception) -> GenerateEvent:

@@ -9,7 +9,7 @@ import msgspec
 from modelport.contract.errors import InvalidRequest
 from modelport.contract.generate import Sampling
 
-__all__ = ["Rules", "resolve_rules"]
+__all__ = ["Rules", "end_tokens", "resolve_rules"]
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +83,6 @@ def resolve_rules(params: Sampling, defaults: Any, vocabulary: int) -> Rules:
     if params.do_sample is None and not called:
         sample = bool(getattr(defaults, "do_sample", None))
     temperature = pick("temperature", 1.0)
-    eos = params.eos_token_id
-    if eos is None:
-        own = getattr(defaults, "eos_token_id", None)
-        eos = [own] if isinstance(own, int) else [int(token) for token in own] if own is not None else []
     rules = Rules(
         sample=sample and temperature > 0,
         temperature=temperature,
@@ -101,7 +97,7 @@ def resolve_rules(params: Sampling, defaults: Any, vocabulary: int) -> Rules:
         logit_bias=params.logit_bias or {},
         min_new_tokens=pick("min_new_tokens", 0),
         max_new_tokens=pick("max_new_tokens", None),
-        eos=frozenset(eos),
+        eos=end_tokens(defaults) if params.eos_token_id is None else frozenset(params.eos_token_id),
         ignore_eos=bool(params.ignore_eos),
         suppress=tuple(getattr(defaults, "suppress_tokens", None) or ()),
         begin_suppress=tuple(getattr(defaults, "begin_suppress_tokens", None) or ()),
@@ -109,6 +105,12 @@ def resolve_rules(params: Sampling, defaults: Any, vocabulary: int) -> Rules:
     )
     _check(rules, vocabulary)
     return rules
+
+
+def end_tokens(defaults: Any) -> frozenset[int]:
+    """The tokens that end an output, of a checkpoint's GenerationConfig."""
+    own = getattr(defaults, "eos_token_id", None)
+    return frozenset([own] if isinstance(own, int) else map(int, own or ()))
 
 
 def _check(rules: Rules, vocabulary: int) -> None:

@@ -22,7 +22,7 @@ _NOTHING = float("-inf")
 
 def choose(logits: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     """The next token of each row of `logits` (rows, vocabulary), which may be changed."""
-    editing = [index for index, row in enumerate(rows) if row.rules.edits]
+    editing = [index for index, row in enumerate(rows) if row.rules.edits or row.grammar is not None]
     # Those who draw from everything apart from those who filter, so that nobody pays for a sort that another needs.
     sampled = [index for index, row in enumerate(rows) if row.rules.sample]
     narrow = [index for index in sampled if rows[index].rules.filters]
@@ -41,7 +41,7 @@ def choose(logits: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
 
 
 def edit(logits: torch.Tensor, row: Sequence) -> None:
-    """Applies penalties, biases and bans of one sequence to its logits (vocabulary), in place."""
+    """Applies penalties, biases, bans and the grammar of one sequence to its logits (vocabulary), in place."""
     rules = row.rules
     device = logits.device
     if rules.repetition_penalty != 1.0:
@@ -65,6 +65,11 @@ def edit(logits: torch.Tensor, row: Sequence) -> None:
         banned.update(rules.begin_suppress)
     if banned:
         logits[torch.tensor(sorted(banned), device=device)] = _NOTHING
+    if row.grammar is not None:
+        allowed = row.grammar.allowed(rules.eos).to(device)
+        logits.masked_fill_(~allowed, _NOTHING)
+        if logits.max() == _NOTHING:  # bans leave nothing of what the grammar allows: the grammar is what was promised
+            logits.masked_fill_(allowed, 0.0)
 
 
 def filtered(scores: torch.Tensor, rows: Rows[Sequence]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from modelport.contract.generate import GenerateRequest, TokenLogprob
+from modelport_torch.engine.constraint import Grammar
 from modelport_torch.engine.rules import Rules
 
 __all__ = ["Sequence"]
@@ -21,18 +22,31 @@ class Sequence:
         limit: Most tokens to generate.
         reported: Whether its first event is out, the one with what is known of the prompt.
         described: What was asked of the prompt's own tokens, until the first event takes it.
+        grammar: How far it is in the language that its output is held to, if there is one.
         draw: Its own source of random numbers: what it draws does not depend on its neighbours.
     """
 
-    __slots__ = ("cached", "described", "draw", "index", "limit", "order", "prompt", "reported", "request", "rules", "tokens")
+    __slots__ = (
+        "cached", "described", "draw", "grammar", "index", "limit", "order", "prompt", "reported", "request", "rules", "tokens",
+    )  # fmt: skip
 
-    def __init__(self, request: GenerateRequest, index: int, order: int, prompt: list[int], rules: Rules, limit: int) -> None:
+    def __init__(
+        self,
+        request: GenerateRequest,
+        index: int,
+        order: int,
+        prompt: list[int],
+        rules: Rules,
+        limit: int,
+        grammar: Grammar | None = None,
+    ) -> None:
         self.request = request
         self.index = index
         self.order = order
         self.prompt = prompt
         self.rules = rules
         self.limit = limit
+        self.grammar = grammar
         self.tokens: list[int] = []
         self.cached = 0
         self.reported = False

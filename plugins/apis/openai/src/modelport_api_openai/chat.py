@@ -21,7 +21,6 @@ from modelport_api_openai.chat_wire import (
     ChatDelta,
     ChatMessage,
     ChunkChoice,
-    ResponseFormat,
     ToolChoice,
     ToolFragment,
     ToolSpec,
@@ -46,7 +45,6 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
     tools: list[ToolSpec] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
 
     chat_template_kwargs: dict[str, Any] | None = None
@@ -57,8 +55,8 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
         """What the task's fields are called in this very request, for errors."""
         names = {
             **GENERATION_NAMES,
+            "constraint": self.constraint_field,
             "prompt": "messages",
-            "constraint": "response_format",
             "template_options": "chat_template_kwargs",
         }
         if self.max_tokens is None:
@@ -82,12 +80,11 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True):
             fields["logprobs"] = self.top_logprobs or 0
         elif self.top_logprobs:
             raise invalid("top_logprobs", "The field 'top_logprobs' needs 'logprobs': true.")
-        if self.response_format is not None:
-            fields["constraint"] = self.response_format.constraint()
         tool_choice = self._tool_choice()
         if tool_choice not in (None, "none", "auto") and fields.get("constraint") is not None:
             raise invalid(
-                "tool_choice", "'tool_choice' asks for a call, and 'response_format' for other JSON. Leave one of them out."
+                "tool_choice",
+                f"'tool_choice' asks for a call, and '{self.constraint_field}' for something else. Leave one of them out.",
             )
         if self.add_generation_prompt is not None and self.add_generation_prompt is bool(self.continue_final_message):
             raise invalid(

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from modelport.contract.generate import Constraint
 from modelport.tasks.text import Message, ToolCall, ToolFunction
 from modelport_api_openai.answer import TokenUsage
 from modelport_api_openai.errors import invalid
@@ -22,7 +21,6 @@ __all__ = [
     "ChatMessage",
     "ChunkChoice",
     "FinishReason",
-    "ResponseFormat",
     "ToolChoice",
     "ToolFragment",
     "ToolSpec",
@@ -120,45 +118,6 @@ class ToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     function: FunctionName
     type: Literal["function"] = "function"
-
-
-class JsonSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A named schema. The output is always held to it, so `strict` changes nothing."""
-
-    name: str
-    schema: dict[str, Any] | None = None
-    description: str | None = None
-    strict: bool | None = None
-
-
-class ResponseFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the answer must be. `value` is how `huggingface_hub` writes a schema."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-    value: dict[str, Any] | None = None
-
-    def constraint(self) -> Constraint | None:
-        """The language of the answer; None for text.
-
-        Raises:
-            InvalidRequest: for a schema that is missing, or not asked for.
-        """
-        if self.json_schema is not None and self.type != "json_schema":
-            raise invalid("response_format.json_schema", f"'response_format.json_schema' does not go with type '{self.type}'.")
-        if self.value is not None and self.type != "json_object":
-            raise invalid("response_format.value", f"'response_format.value' does not go with type '{self.type}'.")
-        if self.type == "text":
-            return None
-        schema = self.value
-        if self.type == "json_schema":
-            schema = None if self.json_schema is None else self.json_schema.schema
-            if schema is None:
-                param = "response_format.json_schema.schema"
-                raise invalid(param, f"The field '{param}' is required for the type 'json_schema'.")
-        if schema is None:
-            return Constraint("json_object")
-        return Constraint("json_schema", msgspec.json.encode(schema).decode())
 
 
 # ----------------------------------------------------------------------------------------------------------- answers

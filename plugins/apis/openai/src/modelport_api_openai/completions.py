@@ -97,10 +97,11 @@ async def create_completion(request: AnyRequest, host: HostDependency) -> Respon
     started = time.perf_counter()
     principal = host.principal(request.scope)
     body = decode_body(await request.body(), CompletionBody)
-    with speaking(GENERATION_NAMES):
+    names = {**GENERATION_NAMES, "constraint": body.constraint_field}
+    with speaking(names):
         tasks = body.to_tasks()
         if body.stream:
-            return await _stream(request, host, body, tasks, started)
+            return await _stream(request, host, body, tasks, names, started)
         scope = request.scope
         replies: list[Reply[GenerationResult]] = await all_of(
             [_about(place, host.run("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]
@@ -118,13 +119,18 @@ async def create_completion(request: AnyRequest, host: HostDependency) -> Respon
 
 
 async def _stream(
-    request: AnyRequest, host: HostDependency, body: CompletionBody, tasks: Mapping[str, GenerationRequest], started: float
+    request: AnyRequest,
+    host: HostDependency,
+    body: CompletionBody,
+    tasks: Mapping[str, GenerationRequest],
+    names: Mapping[str, str],
+    started: float,
 ) -> Stream:
     principal, scope = host.principal(request.scope), request.scope
     streams = await open_streams(
         [_about(place, host.stream("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]
     )
-    return event_stream(streams, CompletionWriter(body, streams[0].model), GENERATION_NAMES, started)
+    return event_stream(streams, CompletionWriter(body, streams[0].model), names, started)
 
 
 async def _about(place: str, answer: Awaitable[Value]) -> Value:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from modelport_api_openai.constraint import ConstrainedBody
 from modelport_api_openai.errors import invalid
 
 __all__ = ["GENERATION_NAMES", "GenerationBody", "StreamOptions"]
@@ -32,8 +33,10 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     include_obfuscation: Any = None
 
 
-class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Sampling, stopping, streaming. From `top_k` to `truncate_prompt_tokens` they are additions, as vLLM names them.
+class GenerationBody(ConstrainedBody, kw_only=True, forbid_unknown_fields=True):
+    """Sampling, stopping, streaming, and what the answer must be.
+
+    From `top_k` to `truncate_prompt_tokens` they are additions, as vLLM names them.
 
     From `user` on, the fields are accepted and ignored: they ask for bookkeeping that this server does not do.
     """
@@ -97,6 +100,7 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop or None,
             "n": self.n,
             "cache_salt": self.cache_salt,
+            "constraint": self.constraint(),
             "truncate": True if self.truncate_prompt_tokens else None,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from modelport.contract import (
     ConfigurationError,
     GenerateEvent,
     GenerateRequest,
+    InvalidRequest,
     ModelFailed,
     Run,
     Session,
@@ -63,7 +64,8 @@ class GenerationSession(Session):
                 yield GenerationDelta(index=index, text=text, finish_reason="length")
             return
         choices = self._choices(request, prompt)
-        async for event in generation:
+        forced = prompt.constraint is not request.constraint
+        async for event in _speaking_of_tools(generation) if forced else generation:
             choice = choices[event.index]
             if choice.is_finished:
                 continue
@@ -128,6 +130,17 @@ class GenerationSession(Session):
                 " Send tool_choice auto, or leave it out: the model then decides for itself whether to call.",
                 param="tool_choice",
             )
+
+
+async def _speaking_of_tools(generation: AsyncIterator[GenerateEvent]) -> AsyncIterator[GenerateEvent]:
+    """The events. What is wrong with a constraint that was made of tools is wrong with the tools."""
+    try:
+        async for event in generation:
+            yield event
+    except InvalidRequest as error:
+        if error.param != "constraint":
+            raise
+        raise InvalidRequest(f"The parameters of the tools: {error.message}", param="tools") from None
 
 
 def _without_tokens(event: GenerateEvent) -> GenerateEvent:

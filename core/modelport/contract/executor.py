@@ -121,7 +121,10 @@ class ReplicaStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One request on its way to a replica. `deadline_s` counts from its sending."""
+    """One request on its way to a replica.
+
+    `deadline_s` counts from its sending. `size` is about how many bytes the request holds; 0 if that is not known.
+    """
 
     id: int
     task: str
@@ -130,6 +133,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     priority: int = 0
     request_id: str = ""
+    size: int = 0
 
 
 class StartedPart(msgspec.Struct, frozen=True):

@@ -495,3 +495,38 @@ async def test_deltas_wait_merged_while_the_server_is_behind(bench: Bench) -> No
     deltas = [part.delta for part in bench.exit.parts(1) if isinstance(part, DeltaPart)]
     assert len(deltas) <= 64
     assert "".join(delta.text for delta in deltas) == "ba" * 30
+
+
+class WhereSession(fake_skills.PairsSession):
+    """Writes down which thread prepares; one of its requests is slow."""
+
+    threads: list[str] = []
+
+    def preprocess(self, request: Any) -> Any:
+        self.threads.append(threading.current_thread().name)
+        return super().preprocess(request)
+
+
+class Where(fake_skills.Pairs):
+    session_type = WhereSession
+
+
+async def test_what_is_known_to_be_short_is_prepared_without_a_thread_and_the_rest_on_the_pool(bench: Bench) -> None:
+    worker = await bench.load(Where(), NumpyBackend())
+    WhereSession.threads.clear()
+    request = fake_skills.PairsRequest([1], [[2]])
+    for number, size in enumerate([*[64] * 50, 64_000_000, 0], 1):
+        worker.call(Call(id=number, task="fake-pairs", request=request, size=size))
+        assert isinstance(await bench.exit.end(number), ResultPart)
+    assert all(name.startswith("modelport-cpu") for name in WhereSession.threads[:8]), "it has to be seen before"
+    assert WhereSession.threads[49] == threading.current_thread().name
+    assert all(name.startswith("modelport-cpu") for name in WhereSession.threads[50:]), "large, or of unknown size"
+
+
+async def test_what_a_short_function_raises_is_its_callers(bench: Bench) -> None:
+    worker = await bench.load(Where(), NumpyBackend())
+    for number in range(1, 51):
+        worker.call(Call(id=number, task="fake-pairs", request=fake_skills.PairsRequest([1], []), size=64))
+        failure = await bench.exit.end(number)
+        assert isinstance(failure, FailedPart)
+        assert failure.error.param == "labels"

@@ -158,6 +158,28 @@ async def test_small_frames_overtake_large_ones_that_wait(ends: tuple[End, End])
     assert order[-1] == b"cancel", "what concerns a call never overtakes the call"
 
 
+async def test_frames_of_one_turn_leave_in_one_write_and_in_order(ends: tuple[End, End]) -> None:
+    first, second = ends
+    writes: list[int] = []
+    send = socket.socket.send
+    sock = first.channel._sock
+    first.channel._sock = type("Counting", (), {"send": lambda self, data: (writes.append(len(data)), send(sock, data))[1]})()
+    try:
+        for index in range(5):
+            first.channel.send([str(index).encode()], [index], at_once=False)
+        assert not writes
+        await second.until(lambda: len(second.frames) == 5)
+        assert len(writes) == 1
+        first.channel.send([b"call"], [9], at_once=False)
+        first.channel.send([b"cancel"], [9])
+        assert len(writes) == 2, "what is sent at once takes along what was gathered"
+        await second.until(lambda: len(second.frames) == 7)
+        await first.channel.flush()
+    finally:
+        first.channel._sock = sock
+    assert [frame[0] for frame in second.frames] == [b"0", b"1", b"2", b"3", b"4", b"call", b"cancel"]
+
+
 async def test_shared_memory_in_flight_is_bounded() -> None:
     here, there = socket.socketpair()
     sender = End(here, outside_limit_bytes=1_000_000)

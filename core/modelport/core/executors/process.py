@@ -95,7 +95,7 @@ class ProcessReplica:
                 failure = error
             else:
                 self._open.add(call.id, receive, task)
-                self._channel.send(frame, (call.id,))
+                self._channel.send(frame, (call.id,), at_once=False)
         if failure is not None:
             asyncio.get_running_loop().call_soon(receive, FailedPart(failure.to_wire()))
 

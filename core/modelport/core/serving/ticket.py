@@ -101,6 +101,7 @@ class Ticket:
             deadline_s=None if self.deadline is None else max(self.deadline - now, 0.0),
             priority=self.options.priority,
             request_id=self.options.request_id,
+            size=self.size,
         )
 
     def receive(self, part: Part) -> None:

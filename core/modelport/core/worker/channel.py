@@ -58,7 +58,7 @@ class Channel:
         self._queued_bytes = 0
         self._unconfirmed_bytes = 0
         self._outside_limit_bytes = outside_limit_bytes
-        self._writing = False
+        self._writing = self._is_gathering = False
         self._is_open = True
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -79,14 +79,16 @@ class Channel:
         """Calls `callback` once, when the channel is no longer congested."""
         self._on_clear = callback
 
-    def send(self, parts: Sequence[Buffer], ids: Iterable[int] = ()) -> None:
+    def send(self, parts: Sequence[Buffer], ids: Iterable[int] = (), *, at_once: bool = True) -> None:
         """Sends one frame, or queues it. `ids` are the calls it concerns. Does nothing on a closed channel.
+
+        Unless it is sent `at_once`, it leaves at the end of the loop's turn, with all others that this turn brings, in one write.
 
         Raises:
             ValueError: if there are too many parts.
         """
         if self._is_open:
-            self._send(pack(parts), tuple(ids))
+            self._send(pack(parts), tuple(ids), at_once)
 
     async def flush(self) -> None:
         """Returns when everything has been handed to the system, or the channel is closed."""
@@ -117,7 +119,7 @@ class Channel:
 
     # ------------------------------------------------------------------------------------------------------- writing
 
-    def _send(self, packed: Packed, ids: tuple[int, ...]) -> None:
+    def _send(self, packed: Packed, ids: tuple[int, ...], at_once: bool = True) -> None:
         is_large = packed.outside_bytes > 0 or len(packed.data) > _SMALL_BYTES
         if is_large or (self._large_ids and not self._large_ids.keys().isdisjoint(ids)):
             self._large.append(_Outgoing(packed, ids, True))
@@ -125,10 +127,23 @@ class Channel:
         else:
             self._small.append(_Outgoing(packed, ids, False))
         self._queued_bytes += len(packed.data) + packed.outside_bytes
-        if not self._writing:
+        if self._writing:
+            return
+        if at_once:
+            self._write()
+        elif not self._is_gathering:
+            self._is_gathering = True
+            self._idle.clear()
+            self._loop.call_soon(self._gathered)
+
+    def _gathered(self) -> None:
+        self._is_gathering = False
+        if self._is_open and not self._writing:
             self._write()
 
     def _next(self) -> _Outgoing | None:
+        if len(self._small) > 1:
+            return self._joined()
         if self._small:
             return self._small.popleft()
         if not self._large:
@@ -142,6 +157,14 @@ class Channel:
             if not self._large_ids[key]:
                 del self._large_ids[key]
         return outgoing
+
+    def _joined(self) -> _Outgoing:
+        """Small frames that wait, as one write."""
+        size, frames = 0, []
+        while self._small and size < _READ_BYTES:
+            frames.append(self._small.popleft().packed.data)
+            size += len(frames[-1])
+        return _Outgoing(Packed(b"".join(frames), None, 0), (), False)
 
     def _write(self) -> None:
         try:

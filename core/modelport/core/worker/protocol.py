@@ -100,6 +100,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     deadline_s: float | None = None
     priority: int = 0
     request_id: str = ""
+    size: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -216,7 +217,7 @@ def ask(call: Call) -> list[Buffer]:
         head, buffers = wire.encode(call.request)
     except (TypeError, NotImplementedError, OverflowError, ValueError) as error:  # a lone surrogate is a ValueError
         raise InvalidRequest(f"the request cannot be sent to the model: {error}") from error
-    asked = Asked(call.id, call.task, msgspec.Raw(head), call.stream, call.deadline_s, call.priority, call.request_id)
+    asked = Asked(call.id, call.task, msgspec.Raw(head), call.stream, call.deadline_s, call.priority, call.request_id, call.size)
     return [encode(asked), *buffers]
 
 
@@ -241,6 +242,7 @@ def decode_call(asked: Asked, buffers: Sequence[Buffer], tasks: Tasks) -> Call:
         deadline_s=asked.deadline_s,
         priority=asked.priority,
         request_id=asked.request_id,
+        size=asked.size,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -21,6 +22,7 @@ from modelport.contract.runner import Limits
 from modelport.contract.session import Item
 from modelport.core.worker.cache import OutputCache
 from modelport.core.worker.generation import RunningGeneration
+from modelport.core.worker.pace import Pace
 from modelport.core.worker.scheduler import Scheduler
 
 __all__ = ["CallRun", "Generations", "Machine"]
@@ -62,15 +64,24 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     entries: Any
     scheduler: Scheduler | None
     generations: Generations
+    paces: defaultdict[str, Pace]
 
 
 class CallRun:
     """A `Run`: everything it starts ends with it, is counted, and is timed. Lives on the event loop."""
 
     def __init__(
-        self, machine: Machine, task: str, stream: bool, deadline: float | None, priority: int, on_started: Callable[[], None]
+        self,
+        machine: Machine,
+        task: str,
+        stream: bool,
+        deadline: float | None,
+        priority: int,
+        on_started: Callable[[], None],
+        size: int = 0,
     ) -> None:
         self.task, self.stream, self.deadline, self.priority = task, stream, deadline, priority
+        self._size = size
         self._machine = machine
         self._on_started: Callable[[], None] | None = on_started
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
@@ -125,11 +136,20 @@ class CallRun:
         return generation
 
     def cpu(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
-        """`function(*args)` on the CPU pool; see `contract.session.Run`."""
+        """`function(*args)` on the CPU pool; see `contract.session.Run`. What is known to be short is done here and now."""
         machine = self._usable()
         if machine.scheduler is None and self.started():  # a skill without a program works here and nowhere else
             machine.announce()
-        future: asyncio.Future[T] = machine.loop.run_in_executor(machine.pool, self._timed, function, args)
+        pace = machine.paces[getattr(function, "__qualname__", type(function).__qualname__)]
+        future: asyncio.Future[T]
+        if machine.scheduler is None or not self._size or not pace.is_short(self._size):
+            future = machine.loop.run_in_executor(machine.pool, self._timed, function, args, pace)
+            return future
+        future = machine.loop.create_future()
+        try:
+            future.set_result(self._timed(function, args, pace))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
     # ------------------------------------------------------------------------------------------------ for the worker
@@ -178,12 +198,14 @@ class CallRun:
             raise Cancelled("The request has ended; its session must not start anything more.")
         return self._machine
 
-    def _timed(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
-        began = time.monotonic()
+    def _timed(self, function: Callable[..., T], args: tuple[Any, ...], pace: Pace) -> T:
+        began, worked = time.monotonic(), time.thread_time()
         try:
             return function(*args)
         finally:
-            self._prepare_s += time.monotonic() - began
+            took_s = time.monotonic() - began
+            self._prepare_s += took_s
+            pace.learn(self._size, time.thread_time() - worked, took_s)
 
     def _keep(self, entry: str, key: str, future: asyncio.Future[dict[str, Array]]) -> None:
         if not future.cancelled() and future.exception() is None:

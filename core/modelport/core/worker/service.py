@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+from collections import defaultdict
 from contextlib import aclosing
 from typing import Any
 
@@ -31,6 +32,7 @@ from modelport.core.worker.device import DeviceThread
 from modelport.core.worker.generation import RunningGeneration
 from modelport.core.worker.memory import resident_bytes, shared_out_bytes
 from modelport.core.worker.outbox import Exit, Outbox
+from modelport.core.worker.pace import Pace
 from modelport.core.worker.pool import CpuPool
 from modelport.core.worker.run import CallRun, Machine
 from modelport.core.worker.scheduler import BatchFailed, Scheduler
@@ -123,6 +125,7 @@ class Worker:
             entries=program.entries if program is not None else {},
             scheduler=self._scheduler,
             generations=self,
+            paces=defaultdict(Pace),
         )
         return ReplicaReady(
             limits=deployment.limits,
@@ -147,7 +150,7 @@ class Worker:
         def started() -> None:
             self._outbox.put(call.id, call.task, StartedPart())
 
-        run = CallRun(self._machine, call.task, call.stream, deadline, call.priority, started)
+        run = CallRun(self._machine, call.task, call.stream, deadline, call.priority, started, call.size)
         opened = self._open[call.id] = _Open(call, run)
         if call.deadline_s is not None:
             opened.timer = self._loop.call_later(max(0.0, call.deadline_s), self._expire, call.id)

@@ -28,6 +28,8 @@ from modelport_torch.support import engine_params
 
 __all__ = ["TorchRunner"]
 
+_PREFIX_TOKENS = 8192
+
 
 class TorchRunner:
     """A `Runner`: models, forward entries and engines of one program. It computes in the calling thread.
@@ -82,9 +84,11 @@ class TorchRunner:
                 max_length=max_length,
                 cache_bytes=budget,
                 prefill_tokens=int(context.options.get("prefill_tokens", prefill_tokens)),
+                prefix_tokens=int(context.options.get("prefix_tokens", _PREFIX_TOKENS)),
                 tokenizer=tokenizer,
             )
             self._facts["sampler"] = "engine"
+            self._facts["prefix_tokens"] = str(self._engines[name].prefix_tokens)
             self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
             self._facts["cache_tokens"] = str(self._engines[name].load().cache_total)
         self._facts["dtype"] = self._dtypes["main"]

@@ -13,6 +13,7 @@ from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.engine import TorchEngine
 from modelport_torch.engine.model import SteppedModel
+from modelport_torch.engine.prefixes import Prefixes
 from modelport_torch.engine.rules import Rules, end_tokens
 from modelport_torch.engine.scheduler import Scheduler
 from modelport_torch.engine.sequence import Sequence
@@ -31,9 +32,13 @@ def build_engine(
     max_length: int | None,
     cache_bytes: int,
     prefill_tokens: int,
+    prefix_tokens: int = 0,
     tokenizer: Path | None = None,
 ) -> TorchEngine:
-    """An engine over `model` whose cache stays within `cache_bytes`. Constraints need its `tokenizer`, a tokenizer.json.
+    """An engine over `model` whose cache stays within `cache_bytes`.
+
+    Up to `prefix_tokens` of the cache, and never so many that a longest sequence would not fit, are kept for requests that
+    begin alike. Constraints need the model's `tokenizer`, a tokenizer.json.
 
     Raises:
         ConfigurationError: if the architecture does not work in steps.
@@ -45,13 +50,17 @@ def build_engine(
         raise MemoryError(
             f"the key/value cache may take {cache_bytes:,} bytes, and {_BLOCK} tokens of this model need {per_token * _BLOCK:,}."
         )
+    kept = min(prefix_tokens, tokens // 4)
+    if max_length is not None:
+        kept = max(min(kept, tokens - max_length - _BLOCK), 0)
+    tokens = (tokens - kept) // _BLOCK * _BLOCK
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)
     stepped = SteppedModel(model, device, SlotCache(max_rows, tokens))
     defaults = model.generation_config
     grammars = Grammars(tokenizer, stepped.vocabulary, end_tokens(defaults)) if tokenizer else None
-    return TorchEngine(stepped, defaults, max_length, scheduler, grammars)
+    return TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
 
 
 @torch.inference_mode()

@@ -104,6 +104,22 @@ class SlotCache(Cache):  # type: ignore[misc]
             if buffer is not None:
                 buffer[target, :length] = buffer[source, :length]
 
+    def read(self, row: int, length: int) -> list[torch.Tensor]:
+        """Copies of the first `length` tokens of `row`, (length, heads, width) for each buffer."""
+        return [buffer[row, :length].clone() for buffer in (*self._keys, *self._values) if buffer is not None]
+
+    def write(self, row: int, states: list[torch.Tensor], length: int) -> None:
+        """The first `length` tokens of what `read` gave become those of `row`."""
+        half = len(states) // 2
+        for buffers, found in ((self._keys, states[:half]), (self._values, states[half:])):
+            for layer, state in enumerate(found):
+                while len(buffers) <= layer:
+                    buffers.append(None)
+                buffer = buffers[layer]
+                if buffer is None:
+                    buffer = buffers[layer] = state.new_zeros(self._rows, self._columns, *state.shape[1:])
+                buffer[row, :length] = state[:length]
+
     # ------------------------------------------------------------------------------------------ asked by the model
 
     def update(

@@ -14,6 +14,7 @@ from modelport_torch.engine.cache import CacheLost
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.model import SteppedModel
+from modelport_torch.engine.prefixes import Prefixes
 from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.engine.sampling import choose
 from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
@@ -32,6 +33,7 @@ class TorchEngine:
         max_length: Most tokens of a sequence, prompt and output together; None if the model sets no limit.
         scheduler: Who runs.
         grammars: What compiles constraints; without it they are refused.
+        prefixes: Where prompts are kept for requests that begin alike.
         clock: What deadlines are compared with.
 
     Attributes:
@@ -46,6 +48,7 @@ class TorchEngine:
         max_length: int | None,
         scheduler: Scheduler,
         grammars: Grammars | None = None,
+        prefixes: Prefixes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
@@ -54,9 +57,15 @@ class TorchEngine:
         self.max_length = min(max_length or scheduler.max_tokens, scheduler.max_tokens)
         self.params = engine_params(has_tokenizer=grammars is not None)
         self._grammars = grammars
+        self._prefixes = prefixes or Prefixes(0)
         self._scheduler = scheduler
         self._clock = clock
         self._order = 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens are kept for requests that begin alike."""
+        return self._prefixes.max_tokens
 
     # ------------------------------------------------------------------------------------------------ the contract
 
@@ -114,6 +123,7 @@ class TorchEngine:
         except Exception:
             self._scheduler.running, self._scheduler.joining = [], []
             self._model.release()
+            self._prefixes.clear()  # it may have been memory
             raise
 
     def _step(self) -> list[GenerateEvent]:
@@ -143,9 +153,9 @@ class TorchEngine:
         What fails here fails those who were to join, with an event, and nobody who runs.
         """
         scheduler = self._scheduler
-        if scheduler.joining:
-            return self._continue_joining(events)
         budget = scheduler.budget()
+        if scheduler.joining:
+            return self._continue_joining(events, budget)
         admitted = scheduler.admit()
         if not admitted:
             return []
@@ -155,14 +165,17 @@ class TorchEngine:
                 families[-1].append(sequence)
             else:
                 families.append([sequence])
-        if len(families) == 1 and self._model.pieces(families[0][0]) > budget:
-            scheduler.joining = families[0]
-            return self._continue_joining(events)
+        logits: list[torch.Tensor] = []
+        # Who goes on from a kept prefix has a place of its own to start from, and a long prompt is taken in pieces.
+        for family in list(families):
+            if self._resumes(family[0]) or (len(families) == 1 and self._model.pieces(family[0]) > budget):
+                families.remove(family)
+                scheduler.joining = family
+                logits += self._continue_joining(events, budget)
         # Who brings more than tokens (images, audio) is prefilled alone: such inputs have shapes of their own.
         plain = [family[0] for family in families if not self._model.has_extra(family[0])]
         alone = [[family[0]] for family in families if self._model.has_extra(family[0])]
         family_of = {id(family[0]): family for family in families}
-        logits: list[torch.Tensor] = []
         for batch in groups(plain, budget) + alone:
             first = len(scheduler.running)
             scheduler.running += batch
@@ -177,14 +190,15 @@ class TorchEngine:
             logits.append(found)
             for offset, (lead, prompt) in enumerate(zip(batch, prompts, strict=True)):
                 lead.described = prompt
+                self._keep(lead, first + offset)
                 logits += self._fork(family_of[id(lead)], first + offset, found[offset : offset + 1])
         return logits
 
-    def _continue_joining(self, events: list[GenerateEvent]) -> list[torch.Tensor]:
+    def _continue_joining(self, events: list[GenerateEvent], budget: int) -> list[torch.Tensor]:
         scheduler = self._scheduler
         lead, row = scheduler.joining[0], len(scheduler.running)
         try:
-            logits, prompt = self._model.prefill_piece(lead, row, scheduler.budget(), scheduler.footprint())
+            logits, prompt = self._model.prefill_piece(lead, row, budget, scheduler.footprint())
         except CacheLost:
             raise
         except Exception as error:
@@ -197,7 +211,28 @@ class TorchEngine:
             return []
         family, scheduler.joining = scheduler.joining, []
         scheduler.running.append(lead)
+        self._keep(lead, row)
         return [logits, *self._fork(family, row, logits)]
+
+    def _resumes(self, sequence: Sequence) -> bool:
+        """Starts a sequence, in the row after the running ones, from what is kept of its prompt; whether there is anything."""
+        if not sequence.is_text or self._model.wants_prompt(sequence):
+            return False
+        prefix, length = self._prefixes.longest(sequence.owner, sequence.pending())
+        if prefix is None:
+            return False
+        rows, longest = self._scheduler.footprint()
+        self._model.resume(len(self._scheduler.running), prefix.states, length, (rows + 1, max(longest, sequence.length)))
+        sequence.cached = length
+        if not sequence.reported:
+            sequence.reused = length
+        return True
+
+    def _keep(self, sequence: Sequence, row: int) -> None:
+        """Keeps what `row` holds for requests that begin alike."""
+        tokens = (sequence.prompt + sequence.tokens)[: sequence.cached]
+        if sequence.is_text and self._prefixes.wants(sequence.owner, tokens):
+            self._prefixes.keep(sequence.owner, tokens, self._model.read(row, len(tokens)))
 
     def _fork(self, family: list[Sequence], row: int, logits: torch.Tensor) -> list[torch.Tensor]:
         """The other choices of a request whose first has just been prefilled into `row`: copies of that row."""
@@ -236,6 +271,7 @@ class TorchEngine:
                     logprobs=((chosen[0],) if chosen else ()) if wants else None,
                     top_logprobs=((chosen[1],) if chosen else ()) if wants else None,
                     prompt_logprobs=None if row.described is None else tuple(row.described),
+                    cached_tokens=0 if row.reported else row.reused,
                     finish=finish,
                     error=f"the output cannot be held to its grammar any longer: {row.grammar.error}."
                     if finish == "error" and row.grammar
@@ -252,6 +288,7 @@ class TorchEngine:
     # ------------------------------------------------------------------------------------------------ leaving
 
     def _leave(self, row: int) -> Sequence:
+        self._keep(self._scheduler.running[row], row)
         sequence, last = self._scheduler.leave(row)
         if last != row:
             self._model.move(last, row, self._scheduler.running[row].cached)

@@ -12,11 +12,10 @@ from modelport_torch.array import to_tensor
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.masks import Masks
-from modelport_torch.engine.sequence import Sequence
+from modelport_torch.engine.sequence import TEXT_INPUTS, Sequence
 
 __all__ = ["SteppedModel"]
 
-_OWN_INPUTS = frozenset({"input_ids", "attention_mask"})
 _IDLE_TOKENS = 8192
 
 Description = list[tuple[TokenLogprob, ...]]
@@ -41,7 +40,7 @@ class SteppedModel:
 
     def has_extra(self, sequence: Sequence) -> bool:
         """Whether its request brings more than tokens (images, audio)."""
-        return sequence.cached == 0 and any(name not in _OWN_INPUTS for name in sequence.request.inputs)
+        return sequence.cached == 0 and not sequence.is_text
 
     def pieces(self, sequence: Sequence) -> int:
         """Tokens of a prompt that may be prefilled piece by piece; 0 if it must not be cut."""
@@ -108,6 +107,19 @@ class SteppedModel:
         sequence.cached += len(tokens)
         return (logits[:, -1] if last else None), described
 
+    def read(self, row: int, length: int) -> list[torch.Tensor]:
+        """Copies of what `row` holds of its first `length` tokens."""
+        return self._cache.read(row, length)
+
+    def resume(self, row: int, states: list[torch.Tensor], length: int, size: tuple[int, int]) -> None:
+        """Row `row` begins with `length` tokens that were computed before."""
+        self._cache.reserve(size[0], size[1])
+        self._cache.write(row, states, length)
+
+    def wants_prompt(self, sequence: Sequence) -> bool:
+        """Whether something is asked of the prompt's own tokens, so that all of them must be computed."""
+        return _wants_prompt(sequence)
+
     def copy(self, source: int, target: int, length: int, size: tuple[int, int]) -> None:
         """Makes row `target` a copy of `source`."""
         self._cache.reserve(size[0], size[1])
@@ -141,7 +153,7 @@ class SteppedModel:
     def _extra_inputs(self, sequence: Sequence) -> dict[str, torch.Tensor]:
         found = {}
         for name, array in sequence.request.inputs.items():
-            if name not in _OWN_INPUTS:
+            if name not in TEXT_INPUTS:
                 value = to_tensor(array, self._device)[None]
                 found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
         return found

@@ -8,7 +8,10 @@ from modelport.contract.generate import GenerateRequest, TokenLogprob
 from modelport_torch.engine.constraint import Grammar
 from modelport_torch.engine.rules import Rules
 
-__all__ = ["Sequence"]
+__all__ = ["TEXT_INPUTS", "Sequence"]
+
+TEXT_INPUTS = frozenset({"input_ids", "attention_mask"})
+"""What a request of tokens alone brings."""
 
 
 class Sequence:
@@ -20,6 +23,7 @@ class Sequence:
         tokens: Token ids generated so far.
         cached: How many leading tokens have keys and values in the cache; 0 unless it has a row.
         limit: Most tokens to generate.
+        reused: How many tokens of its prompt came from another request.
         reported: Whether its first event is out, the one with what is known of the prompt.
         described: What was asked of the prompt's own tokens, until the first event takes it.
         grammar: How far it is in the language that its output is held to, if there is one.
@@ -27,7 +31,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "cached", "described", "draw", "grammar", "index", "limit", "order", "prompt", "reported", "request", "rules", "tokens",
+        "cached", "described", "draw", "grammar", "index", "limit", "order", "prompt", "reported", "request", "reused",
+        "rules", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -48,7 +53,7 @@ class Sequence:
         self.limit = limit
         self.grammar = grammar
         self.tokens: list[int] = []
-        self.cached = 0
+        self.cached = self.reused = 0
         self.reported = False
         self.described: list[tuple[TokenLogprob, ...]] | None = None
         self.draw = random.Random(None if rules.seed is None else rules.seed + index)  # noqa: S311 — sampling, not secrets
@@ -57,6 +62,16 @@ class Sequence:
     def length(self) -> int:
         """Tokens of prompt and output."""
         return len(self.prompt) + len(self.tokens)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its request brings tokens and nothing else (no image, no audio)."""
+        return self.request.inputs.keys() <= TEXT_INPUTS
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Whose prefixes it may share."""
+        return self.request.cache_salt, self.request.adapter or ""
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections import deque
 
 __all__ = ["SHORT_S", "Pace"]
 
-SHORT_S = 0.0002
+SHORT_S = 0.0005
 """What is over in this time runs on the event loop: to hand it to a thread and back costs as much."""
 
 _SEEN = 8

@@ -18,7 +18,8 @@ __all__ = ["CompiledForward"]
 
 
 class CompiledForward:
-    """Runs batches asynchronously: while one computes, the next is collated and the last is split.
+    """Runs batches. With several in flight they overlap; with one, which suits a device that is this very processor, the caller
+    computes, and no other thread has to be woken before and after.
 
     Args:
         spec: The entry.
@@ -32,22 +33,26 @@ class CompiledForward:
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._types = {spec.name: np.dtype(spec.dtype) for spec in spec.inputs}
         self._requests = deque(compiled.create_infer_request() for _ in range(in_flight))
-        for request in self._requests:
-            request.set_callback(self._finished, None)
+        self._overlaps = in_flight > 1
 
     def submit(self, batch: Mapping[str, Array]) -> Future[dict[str, Array]]:
         """Starts a batch; the future is settled on one of OpenVINO's threads."""
         future: Future[dict[str, Array]] = Future()
         request = self._requests[0]
         self._requests.rotate(-1)
-        request.wait()  # its future is settled, and its callback may still be on its way out
         arrays = {}
         try:
+            if self._overlaps:
+                request.wait()  # its future is settled, and its callback may still be on its way out
             for name in self._inputs:
                 arrays[name] = np.ascontiguousarray(to_numpy(batch[name]), self._types[name])
                 request.set_tensor(name, ov.Tensor(arrays[name], shared_memory=True))
-            request.set_callback(self._finished, (request, future, arrays))
-            request.start_async()
+            if self._overlaps:
+                request.set_callback(self._finished, (request, future, arrays))
+                request.start_async()
+            else:
+                request.infer()
+                self._finished((request, future, arrays))
         except Exception as error:
             future.set_exception(error)
         return future

@@ -65,6 +65,7 @@ class OpenVinoRunner:
         self._forwards: dict[str, CompiledForward] = {}
         self._engines: dict[str, OpenVinoEngine] = {}
         self._core = ov.Core()
+        in_flight = 1 if self._device == "CPU" else _IN_FLIGHT
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
         for index, (name, entry) in enumerate(context.program.entries.items()):
             progress(f"compiling {name}", index / len(context.program.entries))
@@ -77,14 +78,14 @@ class OpenVinoRunner:
                     self._facts["sampler"] = "openvino_genai"
                 else:
                     compiled = self._core.compile_model(folder / name / "openvino_model.xml", self._device, properties)
-                    self._forwards[name] = CompiledForward(entry, compiled, _IN_FLIGHT)
+                    self._forwards[name] = CompiledForward(entry, compiled, in_flight)
             except RuntimeError as error:
                 raise ConfigurationError(f"OpenVINO cannot run entry {name!r} on {self._device}: {_short(error)}") from error
         lengths = [engine.max_length for engine in self._engines.values()]
         own = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
         self._limits = Limits(
             max_items=context.max_items,
-            in_flight=_IN_FLIGHT,
+            in_flight=in_flight,
             reductions=_REDUCTIONS,
             params=ENGINE_PARAMS if generates else frozenset(),
             max_length=min(lengths, default=own),

@@ -47,6 +47,16 @@ def test_who_runs_waits_for_a_quarter_of_the_budget_only() -> None:
     assert [s.order for s in scheduler.admit()] == [1, 2]
 
 
+def test_a_long_prompt_takes_smaller_steps_while_others_run() -> None:
+    scheduler = filled(Scheduler(max_rows=8, max_tokens=4096, prefill_tokens=200), sequence(0, 10))
+    scheduler.add(sequence(1, 51))
+    assert scheduler.budget() == 25
+    scheduler.joining = scheduler.admit()
+    assert scheduler.budget() == 25
+    scheduler.running = []
+    assert scheduler.budget() == 200
+
+
 def test_prompt_longer_than_the_budget_is_admitted_alone() -> None:
     scheduler = filled(Scheduler(8, 4096, 100), sequence(1, 300), sequence(2, 5))
     assert [s.order for s in scheduler.running] == [1]

@@ -146,9 +146,12 @@ def test_half_precision_checkpoints_stay_half_on_disk(load: Callable, context: C
     assert cosines(found, (hidden * mask).sum(1) / mask.sum(1)).min() >= 0.9999
 
 
-def test_many_batches_in_flight_keep_their_own_answers(load: Callable, tmp_path: Path) -> None:
-    runner = load(tiny_bert(tmp_path / "bert"), EMBED)
-    assert runner.limits.in_flight == 2
+@pytest.mark.parametrize(("options", "in_flight"), [({}, 1), ({"in_flight": 2}, 2)])
+def test_many_batches_in_flight_keep_their_own_answers(
+    options: dict[str, int], in_flight: int, load: Callable, tmp_path: Path
+) -> None:
+    runner = load(tiny_bert(tmp_path / "bert"), EMBED, options=options)
+    assert runner.limits.in_flight == in_flight
     alone = [runner.submit("main", batch(rows)).result(60)["embedding"] for rows in range(1, 9)]
     for _ in range(20):
         pairs = zip(range(1, 9, 2), range(2, 10, 2), strict=True)

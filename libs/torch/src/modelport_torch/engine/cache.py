@@ -7,6 +7,8 @@ the new tokens go. What lies behind a row's length is finite garbage, which mask
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any
 
 import torch
@@ -71,11 +73,11 @@ class SlotCache(Cache):  # type: ignore[misc]
             for buffers in (self._keys, self._values):
                 for index, old in enumerate(buffers):
                     if old is not None:
-                        # Zeros, for a masked NaN would still be a NaN. One at a time, so that one only is held twice.
-                        new = old.new_zeros(more_rows, more_columns, *old.shape[2:])
+                        # One at a time, so that one only is held twice.
+                        new = _zeros(old, more_rows, more_columns, *old.shape[2:])
                         new[: kept[0], : kept[1]] = old[: kept[0], : kept[1]]
                         buffers[index] = new
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError) as error:
             self.release()
             raise CacheLost(f"no memory for a cache of {more_rows} × {more_columns} tokens") from error
         self._rows, self._columns = more_rows, more_columns
@@ -117,7 +119,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                     buffers.append(None)
                 buffer = buffers[layer]
                 if buffer is None:
-                    buffer = buffers[layer] = state.new_zeros(self._rows, self._columns, *state.shape[1:])
+                    buffer = buffers[layer] = _zeros(state, self._rows, self._columns, *state.shape[1:])
                 buffer[row, :length] = state[:length]
 
     # ------------------------------------------------------------------------------------------ asked by the model
@@ -136,7 +138,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     def _write(self, buffers: list[torch.Tensor | None], layer: int, new: torch.Tensor) -> torch.Tensor:
         buffer = buffers[layer]
         if buffer is None:
-            buffer = buffers[layer] = new.new_zeros(self._rows, self._columns, new.shape[1], new.shape[3])
+            buffer = buffers[layer] = _zeros(new, self._rows, self._columns, new.shape[1], new.shape[3])
         if self._scatter is not None:
             buffer.view(-1, *buffer.shape[2:]).index_copy_(0, self._scatter, new[:, :, 0])
         else:
@@ -169,3 +171,14 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Zeros, for a masked NaN would still be a NaN, of the type of `like` and where it lies.
+
+    In the host's memory they cost nothing until they are written to: the system gives pages of zeros as they are touched, and
+    most of a rectangle of rows never is.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * like.element_size()), dtype=like.dtype).view(shape)

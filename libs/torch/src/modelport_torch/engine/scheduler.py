@@ -36,8 +36,16 @@ class Scheduler:
         """Choices whose common prompt is being prefilled piece by piece; the first has the row after the running ones."""
 
     def budget(self) -> int:
-        """Most prompt tokens to take in this step: a quarter while others run, who wait for it between two of their tokens."""
-        return max(self.prefill_tokens // _BESIDE, 1) if self.running else self.prefill_tokens
+        """Most prompt tokens to take in this step.
+
+        While others run, who wait for it between two of their tokens, a quarter; and of a prompt that does not fit into that, and
+        will keep them waiting many times, half as much.
+        """
+        if not self.running:
+            return self.prefill_tokens
+        beside = max(self.prefill_tokens // _BESIDE, 1)
+        is_long = self.joining or (self.waiting and self.waiting[0].length > beside)
+        return max(beside // 2, 1) if is_long else beside
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence behind those of its priority."""

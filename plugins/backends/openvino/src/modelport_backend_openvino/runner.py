@@ -65,7 +65,7 @@ class OpenVinoRunner:
         self._forwards: dict[str, CompiledForward] = {}
         self._engines: dict[str, OpenVinoEngine] = {}
         self._core = ov.Core()
-        in_flight = 1 if self._device == "CPU" else _IN_FLIGHT
+        in_flight = max(int(context.options.get("in_flight", 1 if self._device == "CPU" else _IN_FLIGHT)), 1)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
         for index, (name, entry) in enumerate(context.program.entries.items()):
             progress(f"compiling {name}", index / len(context.program.entries))

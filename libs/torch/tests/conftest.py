@@ -153,8 +153,8 @@ def load(backend: HostBackend) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def crowd(load: Callable[..., Any]) -> Callable[..., Crowd]:
-    """`crowd(folder)` is an engine over a causal language model, with somewhere to put its events."""
-    return lambda folder, **rest: Crowd(load(folder, Generate(), **rest).engine("main"))
+    """`crowd(folder)` is an engine, over a causal language model unless told otherwise, with somewhere to put its events."""
+    return lambda folder, entry=Generate(), **rest: Crowd(load(folder, entry, **rest).engine("main"))
 
 
 @pytest.fixture

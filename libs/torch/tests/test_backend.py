@@ -43,8 +43,6 @@ def test_wider_type_needs_more_memory(backend: Any, device: Device) -> None:
     ("change", "entry", "words"),
     [
         ({"quantization": "awq"}, Generate(), "quantised \\(awq\\)"),
-        ({"config": {"model_type": "mamba", "state_size": 16}}, Generate(), "recurrent state"),
-        ({}, Generate(mode="own"), "own generate loop"),
         ({}, Generate(rules=("whisper_timestamps",)), "whisper_timestamps"),
         ({"weight_bytes": 1 << 40}, Generate(), "needs about 1024.* GiB in float32, and a host has 8.0 GiB"),
     ],
@@ -60,8 +58,29 @@ def test_verdict_of_no_gives_a_reason_to_act_on(
 
 
 def test_load_refuses_what_the_verdict_refuses(tiny: Callable[..., Path], load: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigurationError, match="own generate loop"):
-        load(tiny("llama"), Generate(mode="own"))
+    with pytest.raises(ConfigurationError, match="rules over logits"):
+        load(tiny("llama"), Generate(rules=("whisper_timestamps",)))
+
+
+@pytest.mark.parametrize(
+    ("change", "entry", "words"),
+    [
+        (
+            {"config": {"model_type": "mamba", "state_size": 16}},
+            Generate(),
+            "static batches: mamba models keep a recurrent state",
+        ),
+        ({}, Generate(mode="own"), "static batches: the program asks for"),
+    ],
+)
+def test_verdict_says_what_runs_in_static_batches_and_why(
+    change: dict[str, Any], entry: Generate, words: str, backend: Any, tiny: Any, card: Any, device: Device
+) -> None:
+    verdict = backend.verdict(Program({"main": entry}), card(tiny("llama"), **change), [device])
+    assert verdict.answer == "yes"
+    assert words in verdict.reason
+    assert "logprobs" not in verdict.params
+    assert "num_beams" in verdict.params
 
 
 def test_verdict_takes_well_under_a_millisecond(backend: Any, tiny: Any, card: Any, device: Device) -> None:

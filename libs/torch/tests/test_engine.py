@@ -226,7 +226,7 @@ def test_cancelling_who_waits_or_joins_leaves_the_others_alone(tiny: Any, crowd:
 def test_deadline_ends_who_runs_and_who_waits(tiny: Any, crowd: Callable[..., Any]) -> None:
     now = 0.0
     people = crowd(tiny("llama"), max_items=1)
-    people.engine._clock = lambda: now
+    people.engine.stepped._clock = lambda: now
     people.add(1, prompts()[0], max_new_tokens=50, deadline=5.0)
     people.add(2, prompts()[1], max_new_tokens=50, deadline=5.0)
     people.add(3, prompts()[2], max_new_tokens=5)
@@ -258,7 +258,9 @@ def test_output_ends_at_the_context_length(tiny: Any, crowd: Callable[..., Any])
 @pytest.mark.parametrize(
     ("request_", "error", "param"),
     [
-        ({"params": Sampling(num_beams=4)}, UnsupportedParameter, "num_beams"),
+        ({"params": Sampling(num_beams=400)}, InvalidRequest, "num_beams"),
+        ({"params": Sampling(num_beams=4, logit_bias={1: 1.0})}, UnsupportedParameter, "logit_bias"),
+        ({"params": Sampling(num_beams=2), "n": 3}, InvalidRequest, "n"),
         ({"adapter": "mine"}, UnsupportedParameter, "adapter"),
         ({"inputs": {"input_ids": np.zeros(0, np.int64)}}, InvalidRequest, "prompt"),
         ({"inputs": {"input_ids": np.array([5, 261])}}, InvalidRequest, "prompt"),
@@ -290,7 +292,7 @@ def test_failure_of_the_model_ends_who_runs_and_the_next_request_works(tiny: Any
     people = crowd(tiny("llama"))
     people.add(1, prompts()[0], max_new_tokens=6)
     people.step()
-    stepped = people.engine._model
+    stepped = people.engine.stepped._model
     forward, stepped._forward = stepped._forward, lambda *args, **rest: 1 / 0
     with pytest.raises(ZeroDivisionError):
         people.step()
@@ -307,7 +309,7 @@ def test_idle_engine_does_nothing_and_holds_little(tiny: Any, crowd: Callable[..
     for key in range(32):
         people.add(key, np.arange(5, 255).repeat(2)[:400], max_new_tokens=2)
     people.drain()
-    assert people.engine._model._cache.shape == (0, 0)
+    assert people.engine.stepped._model._cache.shape == (0, 0)
     assert (people.engine.load().running, people.engine.load().cache_used) == (0, 0)
 
 

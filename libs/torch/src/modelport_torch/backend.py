@@ -14,7 +14,7 @@ from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_torch.dtype import itemsize, resolve
-from modelport_torch.support import cache_bytes_per_token, cannot_step, engine_params, text_config
+from modelport_torch.support import STATIC_PARAMS, cache_bytes_per_token, engine_params, text_config, why_static
 
 if TYPE_CHECKING:
     import torch
@@ -101,14 +101,17 @@ class TorchBackend(ABC):
                 memory_bytes=memory,
                 dtype=dtype,
             )
-        generates = any(isinstance(entry, Generate) for entry in program.entries.values())
+        generates = [entry for entry in program.entries.values() if isinstance(entry, Generate)]
+        static = next((why for entry in generates if (why := why_static(entry, card.config))), None)
+        params = engine_params(has_tokenizer="tokenizer.json" in card.files) if static is None else STATIC_PARAMS
+        how = "" if static is None else f", in static batches: {static.removesuffix('.')}"
         is_widened = asked in ("auto", "fast") and dtype != card.dtype
         widened = f", widened from {card.dtype}, which {device.name} does not compute in" if is_widened else ""
         return Verdict(
             answer="yes",
-            reason=f"transformers runs it on {device.name} in {dtype}{widened}.",
+            reason=f"transformers runs it on {device.name} in {dtype}{widened}{how}.",
             memory_bytes=memory,
-            params=engine_params(has_tokenizer="tokenizer.json" in card.files) if generates else frozenset(),
+            params=params if generates else frozenset(),
             dtype=dtype,
         )
 
@@ -152,11 +155,7 @@ class TorchBackend(ABC):
         for name, entry in program.entries.items():
             if not isinstance(entry, Generate):
                 continue
-            if entry.mode == "own":
-                return f"entry {name!r} needs the model's own generate loop, and {self.name} has the stepped engine only so far."
             if entry.rules:
                 rules = ", ".join(entry.rules)
                 return f"entry {name!r} needs rules over logits ({rules}) that {self.name}'s engine does not have yet."
-            if reason := cannot_step(card.config):
-                return reason
         return None

@@ -19,12 +19,11 @@ from modelport.contract.runner import Limits
 from modelport_torch import dtype as dtypes
 from modelport_torch.attention import use_grouped
 from modelport_torch.calibrate import Probe, agree
-from modelport_torch.engine.build import build_engine
-from modelport_torch.engine.engine import TorchEngine
+from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
 from modelport_torch.reduce import REDUCTIONS
-from modelport_torch.support import engine_params
+from modelport_torch.support import why_static
 
 __all__ = ["TorchRunner"]
 
@@ -60,7 +59,7 @@ class TorchRunner:
         self._progress = progress
         self._models: dict[tuple[str, str], Any] = {}
         self._forwards: dict[str, ForwardEntry] = {}
-        self._engines: dict[str, TorchEngine] = {}
+        self._engines: dict[str, AnyEngine] = {}
         self._facts = {"torch": str(torch.__version__), "transformers": transformers.__version__, "device": str(device)}
         runs = context.devices[0].dtypes
         own = {name: checkpoint_dtype(folder) for name, folder in context.checkpoints.items()} | {"main": context.card.dtype}
@@ -77,7 +76,8 @@ class TorchRunner:
         for name in generates:
             model = self._model_of(name)
             grouped = use_grouped(model)
-            self._engines[name] = build_engine(
+            entry = context.program.entries[name]
+            engine = self._engines[name] = build_engine(
                 model,
                 device,
                 max_rows=context.max_items,
@@ -86,17 +86,18 @@ class TorchRunner:
                 prefill_tokens=int(context.options.get("prefill_tokens", prefill_tokens)),
                 prefix_tokens=int(context.options.get("prefix_tokens", _PREFIX_TOKENS)),
                 tokenizer=tokenizer,
+                static=why_static(entry, context.card.config) if isinstance(entry, Generate) else None,
             )
-            self._facts["sampler"] = "engine"
-            self._facts["prefix_tokens"] = str(self._engines[name].prefix_tokens)
+            self._facts["sampler"] = engine.how
+            self._facts["prefix_tokens"] = str(engine.prefix_tokens)
             self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
-            self._facts["cache_tokens"] = str(self._engines[name].load().cache_total)
+            self._facts["cache_tokens"] = str(engine.load().cache_total)
         self._facts["dtype"] = self._dtypes["main"]
         self._facts["threads"] = str(torch.get_num_threads())
         self._limits = Limits(
             max_items=context.max_items,
             reductions=REDUCTIONS,
-            params=engine_params(has_tokenizer=tokenizer is not None) if generates else frozenset(),
+            params=frozenset.intersection(*(engine.params for engine in self._engines.values())) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
         )
         progress("loaded", 1.0)
@@ -119,7 +120,7 @@ class TorchRunner:
             future.set_exception(_memory(error))
         return future
 
-    def engine(self, entry: str) -> TorchEngine:
+    def engine(self, entry: str) -> AnyEngine:
         return self._engines[entry]
 
     def buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -128,6 +129,8 @@ class TorchRunner:
     def close(self) -> None:
         self._models.clear()
         self._forwards.clear()
+        for engine in self._engines.values():
+            engine.close()
         self._engines.clear()
         gc.collect()  # modules refer to themselves through hooks; their memory should be back before this returns
         if self._device.type == "cuda":

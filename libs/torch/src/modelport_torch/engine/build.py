@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.generate import GenerateRequest
+from modelport_torch.engine.beside import BesideEngine
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.engine import TorchEngine
@@ -17,8 +18,12 @@ from modelport_torch.engine.prefixes import Prefixes
 from modelport_torch.engine.rules import Rules, end_tokens
 from modelport_torch.engine.scheduler import Scheduler
 from modelport_torch.engine.sequence import Sequence
+from modelport_torch.engine.static import StaticEngine
+from modelport_torch.support import cache_bytes_per_token
 
-__all__ = ["build_engine", "check_stepping"]
+__all__ = ["AnyEngine", "build_engine", "check_stepping"]
+
+AnyEngine: TypeAlias = BesideEngine | StaticEngine
 
 _BLOCK = 64
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -34,17 +39,23 @@ def build_engine(
     prefill_tokens: int,
     prefix_tokens: int = 0,
     tokenizer: Path | None = None,
-) -> TorchEngine:
+    static: str | None = None,
+) -> AnyEngine:
     """An engine over `model` whose cache stays within `cache_bytes`.
 
     Up to `prefix_tokens` of the cache, and never so many that a longest sequence would not fit, are kept for requests that
-    begin alike. Constraints need the model's `tokenizer`, a tokenizer.json.
+    begin alike; beams may take a quarter of it beside. Constraints need the model's `tokenizer`, a tokenizer.json. `static` says
+    why it is not to be stepped; a model that gives other answers in steps is not stepped either.
 
     Raises:
-        ConfigurationError: if the architecture does not work in steps.
         MemoryError: if not even one sequence of some length fits the cache.
     """
-    per_token = check_stepping(model, device)
+    try:
+        per_token = 0 if static is not None else check_stepping(model, device)
+    except ConfigurationError as error:
+        static = error.message
+    if static is not None:
+        per_token = cache_bytes_per_token(model.config.to_dict(), str(model.dtype).removeprefix("torch."))
     tokens = cache_bytes // max(per_token, 1) // _BLOCK * _BLOCK
     if tokens < _BLOCK:
         raise MemoryError(
@@ -54,13 +65,17 @@ def build_engine(
     if max_length is not None:
         kept = max(min(kept, tokens - max_length - _BLOCK), 0)
     tokens = (tokens - kept) // _BLOCK * _BLOCK
+    if static is not None:
+        return StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static)
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)
     stepped = SteppedModel(model, device, SlotCache(max_rows, tokens))
     defaults = model.generation_config
     grammars = Grammars(tokenizer, stepped.vocabulary, end_tokens(defaults)) if tokenizer else None
-    return TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
+    engine = TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
+    beams = StaticEngine(model, device, max_rows=max_rows, max_length=engine.max_length, max_tokens=max(tokens // 4, _BLOCK))
+    return BesideEngine(engine, beams)
 
 
 @torch.inference_mode()

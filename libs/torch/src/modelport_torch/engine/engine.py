@@ -71,7 +71,7 @@ class TorchEngine:
 
     def add(self, request: GenerateRequest) -> None:
         """Queues a request; it joins at the next step that has room."""
-        unknown = sorted(request.needs() - self.params)
+        unknown = sorted(request.needs() - self.params | ({"num_beams"} if (request.params.num_beams or 1) > 1 else set()))
         if unknown:
             raise UnsupportedParameter(f"{unknown[0]} is not supported by the torch generation engine.", param=unknown[0])
         prompt = [int(token) for token in request.inputs["input_ids"].reshape(-1)]

@@ -1,0 +1,222 @@
+"""One run of a model's own `generate`, stopped and let go at every token."""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from modelport.contract.generate import FinishReason, GenerateEvent, GenerateRequest
+from modelport_torch.array import to_tensor
+from modelport_torch.engine.rules import Rules
+from modelport_torch.engine.sequence import TEXT_INPUTS
+
+__all__ = ["OwnBatch", "Row"]
+
+
+class Row:
+    """One choice of a request; with beams, the whole request.
+
+    Attributes:
+        extent: Most tokens that it can come to keep.
+        tokens: What has been generated; with beams, as many as were.
+        is_open: Whether events of it can still follow.
+    """
+
+    def __init__(
+        self, request: GenerateRequest, index: int, order: int, length: int, rules: Rules, limit: int, beams: int
+    ) -> None:
+        self.request = request
+        self.index = index
+        self.order = order
+        self.length = length
+        self.rules = rules
+        self.limit = limit
+        self.beams = beams
+        self.extent = beams * (length + limit)
+        self.tokens: list[int] = []
+        self.is_open = True
+
+    def goes_with(self, other: Row) -> bool:
+        """Whether both can share a batch and be answered as if alone."""
+        return (
+            self.beams == other.beams == 1
+            and self.length == other.length
+            and self._is_plain
+            and other._is_plain
+            and _without_limits(self.rules) == _without_limits(other.rules)
+        )
+
+    @property
+    def _is_plain(self) -> bool:
+        is_seeded = self.rules.sample and self.rules.seed is not None
+        return not is_seeded and self.request.inputs.keys() <= TEXT_INPUTS
+
+
+class OwnBatch:
+    """`generate` in a thread of its own, which waits after each token for `step`: so there is one that computes at a time."""
+
+    def __init__(self, model: Any, device: torch.device, rows: list[Row]) -> None:
+        self.is_running = True
+        self._model = model
+        self._device = device
+        self._rows = rows
+        self._go = threading.Semaphore(0)
+        self._told: queue.SimpleQueue[torch.Tensor | BaseException | None] = queue.SimpleQueue()
+        self._made: torch.Tensor | None = None
+        threading.Thread(target=self._run, name="modelport-generate", daemon=True).start()
+
+    @property
+    def open(self) -> list[Row]:
+        """Rows of which events can still follow."""
+        return [row for row in self._rows if row.is_open]
+
+    def step(self) -> list[GenerateEvent]:
+        """Lets one token be made; what that did."""
+        self._go.release()
+        told = self._told.get()
+        if isinstance(told, torch.Tensor):
+            return self._took(told)
+        self.is_running = False
+        if told is None:
+            return self._ended()
+        text = " ".join(str(told).split())[:300] or type(told).__name__
+        return [self._event(row, finish="error", error=f"the model's own generate failed: {text}") for row in self.open]
+
+    def drop(self, unwanted: Callable[[Row], bool]) -> list[Row]:
+        """Ends rows; no event of them follows."""
+        gone = [row for row in self.open if unwanted(row)]
+        for row in gone:
+            row.is_open = False
+        return gone
+
+    def close(self) -> None:
+        """Ends all rows, and the thread with them."""
+        self.drop(lambda row: True)
+        while self.is_running:
+            self.step()
+
+    # ------------------------------------------------------------------------------------------- what was generated
+
+    def _took(self, chosen: torch.Tensor) -> list[GenerateEvent]:
+        """`chosen`: the latest token of each row, or of each beam."""
+        events = []
+        for row, token in zip(self._rows, chosen.tolist(), strict=False):
+            if not row.is_open:
+                continue
+            if row.beams > 1:
+                row.tokens.append(token)
+            elif token in row.rules.eos and not row.rules.ignore_eos:
+                events.append(self._event(row, finish="stop"))
+            else:
+                row.tokens.append(token)
+                events.append(self._event(row, (token,), "length" if len(row.tokens) >= row.limit else None))
+        return events
+
+    def _ended(self) -> list[GenerateEvent]:
+        """`generate` is over: beams are known now, and rows that it ended by itself are as long as it makes them."""
+        events = []
+        for row in self.open:
+            if row.beams == 1:
+                events.append(self._event(row, finish="length"))
+                continue
+            assert self._made is not None
+            start = 1 if self._model.config.is_encoder_decoder else row.length
+            for index, made in enumerate(self._made[:, start:].tolist()):
+                end = next((at for at, token in enumerate(made) if token in row.rules.eos), None)
+                tokens = tuple(made[:end])[: row.limit]
+                finish: FinishReason = "length" if end is None else "stop"
+                events.append(GenerateEvent(id=row.request.id, index=index, tokens=tokens, finish=finish))
+            row.is_open = False
+        return events
+
+    def _event(
+        self, row: Row, tokens: tuple[int, ...] = (), finish: FinishReason | None = None, error: str = ""
+    ) -> GenerateEvent:
+        row.is_open = finish is None
+        return GenerateEvent(id=row.request.id, index=row.index, tokens=tokens, finish=finish, error=error)
+
+    # ------------------------------------------------------------------------------------------------- in the thread
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        self._go.acquire()
+        first = self._rows[0]
+        try:
+            if first.rules.sample and first.rules.seed is not None:
+                torch.manual_seed(first.rules.seed + first.index)
+            self._made = self._model.generate(
+                **self._inputs(),
+                generation_config=self._config(),
+                stopping_criteria=StoppingCriteriaList([_AtEachToken(self._made_one)]),
+            )
+        except BaseException as error:
+            self._told.put(error)
+        else:
+            self._told.put(None)
+
+    def _made_one(self, ids: torch.Tensor) -> torch.Tensor:
+        """Called by `generate` after each token: which sequences it is to end."""
+        self._told.put(ids[:, -1].cpu())
+        self._go.acquire()
+        ended = [not row.is_open for row in self._rows]
+        return torch.tensor(ended, device=ids.device).repeat(
+            len(ids) // len(ended)
+        )  # by the beams, of which only one row has any
+
+    def _inputs(self) -> dict[str, torch.Tensor]:
+        found = {}
+        for name in self._rows[0].request.inputs:
+            stacked = np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
+            value = to_tensor(stacked, self._device)
+            found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
+        if "input_ids" in found:
+            found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))
+        return found
+
+    def _config(self) -> Any:
+        first = self._rows[0]
+        rules = first.rules
+        config = copy.deepcopy(self._model.generation_config)
+        config.update(
+            do_sample=rules.sample,
+            repetition_penalty=rules.repetition_penalty,
+            no_repeat_ngram_size=rules.no_repeat_ngram_size,
+            min_new_tokens=rules.min_new_tokens or None,
+            max_new_tokens=max(row.limit for row in self._rows),
+            max_length=None,
+            num_beams=first.beams,
+            num_return_sequences=first.request.n if first.beams > 1 else 1,
+            eos_token_id=None if rules.ignore_eos or not rules.eos else sorted(rules.eos),
+        )
+        if rules.sample:
+            config.update(
+                temperature=rules.temperature,
+                top_k=rules.top_k,
+                top_p=rules.top_p,
+                min_p=rules.min_p or None,
+                typical_p=rules.typical_p,
+            )
+        else:
+            config.update(temperature=None, top_k=None, top_p=None, min_p=None, typical_p=None)
+        if config.pad_token_id is None:
+            config.pad_token_id = min(rules.eos, default=0)
+        return config
+
+
+class _AtEachToken(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, stop: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **rest: Any) -> torch.Tensor:
+        return self._stop(input_ids)
+
+
+def _without_limits(rules: Rules) -> tuple[Any, ...]:
+    return tuple(getattr(rules, name) for name in rules.__struct_fields__ if name not in ("max_new_tokens", "seed"))

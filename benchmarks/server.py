@@ -28,6 +28,7 @@ class Server:
 
     Args:
         models: `models.NAME` tables by name.
+        spare: How many spare workers it keeps.
 
     Attributes:
         address: (host, port).
@@ -35,11 +36,11 @@ class Server:
         tree: What it uses.
     """
 
-    def __init__(self, models: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, models: dict[str, dict[str, Any]], spare: int = 0) -> None:
         self._folder = tempfile.TemporaryDirectory()
         config = Path(self._folder.name) / "modelport.toml"
         tables = [f"models.{name} = {_toml(table)}\n" for name, table in models.items()]
-        config.write_text("limits = { load_wait_s = 600 }\n" + "".join(tables), encoding="utf-8")
+        config.write_text(f"spare = {spare}\nlimits = {{ load_wait_s = 600 }}\n" + "".join(tables), encoding="utf-8")
         command = [sys.executable, "-m", "modelport", "serve", "--config", str(config), "--port", "0", "--log-level", "error"]
         environment = os.environ | {"MODELPORT_STATE_DIR": f"{self._folder.name}/state", "HF_HUB_OFFLINE": "1"}
         self.began = time.perf_counter()

@@ -40,5 +40,9 @@ class Tree:
             total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return total / 1024
 
+    def processes(self) -> int:
+        """How many there are."""
+        return len(self._members())
+
     def _members(self) -> list[psutil.Process]:
         return [self._root, *self._root.children(recursive=True)]

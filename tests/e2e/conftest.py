@@ -74,9 +74,8 @@ class Server:
 
     def worker_of(self, model: str) -> psutil.Process:
         """The worker process that serves `model`."""
-        found = [worker for worker in self.workers if worker.cmdline()[-1] == model]
-        assert len(found) == 1, f"{len(found)} workers serve {model}"
-        return found[0]
+        (pid,) = self.client.get(f"/v1/models/{model}/placement").json()["processes"]
+        return psutil.Process(pid)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of a metric that have these labels."""

@@ -84,12 +84,12 @@ def test_a_hundred_and_ninety_loads_through_real_processes_leave_nothing_behind(
         folder = write_tiny_network(tmp_path / name, seed)
         save_file({"unused": np.zeros(1, np.float32)}, folder / "model.safetensors")
         models += f'[models.{name}]\nsource = "{folder}"\nbackend = "fake-numpy"\n'
-    server = serve(f"[memory]\nbudget_bytes = {{ fake-numpy = 1500000 }}\n{models}", env=env)
+    server = serve(f"spare = 0\n[memory]\nbudget_bytes = {{ fake-numpy = 1500000 }}\n{models}", env=env)
     cycle(server, {"text": [1, 2, 3], "labels": [[4], [5]]}, cycles=95, warm=10, slack_bytes=24_000_000)
 
 
 @pytest.mark.real
 def test_torch_models_that_take_turns_leave_nothing_behind(demo, serve):
     models = "".join(f'[models.{name}]\nsource = "{EMBED}"\n' for name in ("first", "second"))
-    server = serve(f"[memory]\nbudget_bytes = {{ cpu = 600000000 }}\n{models}")
+    server = serve(f"spare = 0\n[memory]\nbudget_bytes = {{ cpu = 600000000 }}\n{models}")
     cycle(server, {"inputs": "hello"}, cycles=5, warm=1, slack_bytes=80_000_000)

@@ -64,7 +64,7 @@ class Application:
         catalog = Catalog(settings, registry)
         hardware = Hardware(registry, settings)
         metrics = Metrics()
-        executors = _executors(registry, in_server=in_server)
+        executors = _executors(registry, settings, in_server=in_server)
         host = Host(settings, registry, catalog, hardware, executors, metrics)
         for record in registry.failed:
             _log.warning("plugin failed", kind=record.kind, plugin=record.name, reason=record.reason)
@@ -103,6 +103,8 @@ class Application:
         await self.host.stop(self.settings.server.drain_s)
 
 
-def _executors(registry: Registry, *, in_server: bool) -> Mapping[str, Executor]:
-    own: dict[str, Executor] = {"process": ProcessExecutor(), "thread": ThreadExecutor(in_server=in_server)}
+def _executors(registry: Registry, settings: Settings, *, in_server: bool) -> Mapping[str, Executor]:
+    most = None if settings.allow_families else sum(model.replicas for model in settings.models.values())
+    spare = (1 if in_server else 0) if settings.spare is None else settings.spare
+    own: dict[str, Executor] = {"process": ProcessExecutor(spare=spare, most=most), "thread": ThreadExecutor(in_server=in_server)}
     return {**registry.executors, **own}

@@ -167,6 +167,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
         allow_families: Let requests name families (`hf_bert`).
         allow_backend_choice: Let requests name a backend.
         strict: Refuse to start when a plugin fails.
+        spare: How many spare workers to keep, which have imported the libraries before a further model is asked for; by default 1
+            while there are models that could still be loaded. 0 keeps none.
         offline: Never use the network.
         cache_dir: Where demo models, the list of families and notes on downloads are kept; by default `modelport` in
             `$XDG_CACHE_HOME`, else in `~/.cache`.
@@ -188,6 +190,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     allow_families: bool = False
     allow_backend_choice: bool = False
     strict: bool = False
+    spare: Annotated[int, Meta(ge=0)] | None = None
     offline: bool = False
     cache_dir: str | None = None
     state_dir: str | None = None

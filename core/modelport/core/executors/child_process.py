@@ -79,6 +79,11 @@ class ChildProcess:
         else:
             self._loop.add_reader(self._pidfd, self._gone)
 
+    def adopt(self, line: Callable[[str], None], ended: Callable[[], None]) -> None:
+        """Gives a process that nobody has used yet to somebody else."""
+        self.output.line = line
+        self._ended = ended
+
     @property
     def is_running(self) -> bool:
         """Whether it has not been reaped."""

@@ -28,7 +28,7 @@ class Output:
 
     def __init__(self, descriptors: list[int], line: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._line = line
+        self.line = line
         self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial: dict[int, bytearray] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
@@ -94,9 +94,9 @@ class Output:
         self._kept.append(text)
         self._lines += 1
         if self._lines <= _LINES_PER_S:
-            self._line(text)
+            self.line(text)
         elif self._lines == _LINES_PER_S + 1:
-            self._line("… it prints more than can be logged; the rest of this second is dropped")
+            self.line("… it prints more than can be logged; the rest of this second is dropped")
 
     def _resume(self, descriptor: int) -> None:
         del self._timers[descriptor]

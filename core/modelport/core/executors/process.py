@@ -23,6 +23,7 @@ from modelport.contract.task import Task
 from modelport.core.executors.child_process import ChildProcess
 from modelport.core.executors.environment import worker_environment
 from modelport.core.executors.open_calls import OpenCalls, unloaded
+from modelport.core.executors.spares import Spares
 from modelport.core.executors.watchdog import Watchdog
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
@@ -39,8 +40,16 @@ _LOST_S = 1.0
 class ProcessReplica:
     """One worker process. See `contract.executor.Replica`; `tasks` are those of the spec's skill."""
 
-    def __init__(self, spec: ReplicaSpec, events: ReplicaEvents, tasks: Callable[[], Mapping[str, Task[Any, Any, Any]]]) -> None:
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        events: ReplicaEvents,
+        tasks: Callable[[], Mapping[str, Task[Any, Any, Any]]],
+        spares: Spares,
+        loaded: Callable[[ReplicaSpec], None],
+    ) -> None:
         self._spec, self._events, self._find_tasks = spec, events, tasks
+        self._spares, self._tell_loaded = spares, loaded
         self._tasks: Mapping[str, Task[Any, Any, Any]] = {}
         self._log = structlog.get_logger("modelport.worker").bind(model=spec.name)
         self._open = OpenCalls()
@@ -63,9 +72,13 @@ class ProcessReplica:
         """Starts the process and loads; see the contract."""
         loop = asyncio.get_running_loop()
         self._tasks = self._find_tasks()
-        environment = worker_environment(os.environ, self._spec.environment)
         self._ready = loop.create_future()
-        self._child = ChildProcess(self._spec.interpreter, self._spec.name, environment, self._printed, self._process_ended)
+        self._child = self._spares.take(self._spec)
+        if self._child is None:
+            environment = worker_environment(os.environ, self._spec.environment)
+            self._child = ChildProcess(self._spec.interpreter, self._spec.name, environment, self._printed, self._process_ended)
+        else:
+            self._child.adopt(self._printed, self._process_ended)
         self._channel = Channel(self._child.socket, self._received, self._lost)
         self._watchdog = Watchdog(self._spec, time.monotonic())
         self._channel.send([protocol.encode(self._hello())])
@@ -80,6 +93,7 @@ class ProcessReplica:
         if self._death is not None:
             raise self._death
         self._is_loaded = True
+        self._tell_loaded(self._spec)
         return ready
 
     def call(self, call: Call, receive: Callable[[Part], None]) -> None:
@@ -266,12 +280,19 @@ class ProcessExecutor:
 
     Args:
         lookup: Gives the skill of a spec, for its tasks' Structs; the server's own plugins.
+        spare: How many spare workers to keep.
+        most: How many replicas there can be; once all are there no spare is started. None: no bound.
+        spares: The spare workers, for tests.
     """
 
     name: ClassVar[str] = "process"
 
-    def __init__(self, lookup: Lookup = find_plugin) -> None:
+    def __init__(
+        self, lookup: Lookup = find_plugin, *, spare: int = 0, most: int | None = None, spares: Spares | None = None
+    ) -> None:
         self._lookup = lookup
+        self._most = most
+        self._spares = spares or Spares(spare, lookup)
         self._replicas: list[ProcessReplica] = []
 
     def replica(self, spec: ReplicaSpec, events: ReplicaEvents) -> ProcessReplica:
@@ -281,7 +302,7 @@ class ProcessExecutor:
             skill = self._lookup("skills", spec.skill, spec.skill_module)
             return {task.name: task for task in skill.tasks}
 
-        replica = ProcessReplica(spec, events, tasks)
+        replica = ProcessReplica(spec, events, tasks, self._spares, self._loaded)
         self._replicas = [known for known in self._replicas if not known.is_over] + [replica]
         return replica
 
@@ -293,4 +314,8 @@ class ProcessExecutor:
     async def close(self) -> None:
         """Stops whatever still runs."""
         replicas, self._replicas = self._replicas, []
-        await asyncio.gather(*(replica.stop() for replica in replicas))
+        await asyncio.gather(self._spares.close(), *(replica.stop() for replica in replicas))
+
+    def _loaded(self, spec: ReplicaSpec) -> None:
+        if self._most is None or sum(not replica.is_over for replica in self._replicas) < self._most:
+            self._spares.follow(spec)

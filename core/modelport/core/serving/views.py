@@ -35,7 +35,9 @@ def placement_view(model: Model, planning: Planning, hardware: Hardware) -> dict
                 raise Unavailable("The hardware is still being probed. Try again in a moment.", retry_after_s=1.0)
             record = planning.record(deployment.job, planning.decide(deployment.job))
         plain = msgspec.to_builtins(record)
-        records.append({**plain, "state": deployment.state, "replicas": len(deployment.slots), "error": _error(deployment)})
+        processes = [slot.ready.pid for slot in deployment.slots if slot.ready.pid]
+        state = {"state": deployment.state, "replicas": len(deployment.slots), "processes": processes}
+        records.append({**plain, **state, "error": _error(deployment)})
     first, *others = records
     return {**first, "claims": model.claims(), "why_skill": model.choice.reason, "others": others}
 

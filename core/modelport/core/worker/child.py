@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ class Child:
         self._is_loaded = False
         self._leaving: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Future[None] | None = None
         self._heartbeat_s = 1.0
         self._ended = asyncio.Event()
         self._channel = Channel(sock, self._received, self._lost)
@@ -74,6 +76,8 @@ class Child:
                         self._worker.cancel(call_id)
             case protocol.Hello():
                 self._hello = message
+            case protocol.Prepare(modules):
+                self._preparing = self._loop.run_in_executor(None, _import_all, modules)
             case protocol.Load(spec):
                 self._loading = self._loop.create_task(self._load(spec))
             case protocol.Leave():
@@ -99,6 +103,9 @@ class Child:
                 raise ConfigurationError("The server asked for a load before it said which version it is.")
             mine = protocol.hello(plugin_versions(self._hello.plugins))
             protocol.check_hello(mine, self._hello, "the server")
+            if self._preparing is not None:
+                self._progress("importing libraries", 0.0)
+                await self._preparing
             self._worker = Worker(spec, self, self._lookup)
             loaded = protocol.encode(protocol.Loaded(await self._worker.load(self._progress)))
         except Exception as error:
@@ -138,3 +145,10 @@ class Child:
         print(f"modelport worker: leaving, {reason}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(0)
+
+
+def _import_all(modules: list[str]) -> None:
+    """What cannot be imported is said by the load that needs it."""
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)

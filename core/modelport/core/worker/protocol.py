@@ -1,7 +1,8 @@
 """What server and worker say to each other. Each message is the head of one frame; arrays lie in the frame's other parts.
 
-The order of a worker's life: both sides say `Hello`; the server sends `Load`; the worker answers with `Loading` and at last
-`Loaded` or `LoadFailed`; then `Asked` and `Cancel` go one way, `Parts` and `Heartbeat` the other, until `Leave`.
+The order of a worker's life: a spare is told to `Prepare`; both sides say `Hello`; the server sends `Load`; the worker answers
+with `Loading` and at last `Loaded` or `LoadFailed`; then `Asked` and `Cancel` go one way, `Parts` and `Heartbeat` the other,
+until `Leave`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ __all__ = [
     "Loading",
     "Message",
     "Parts",
+    "Prepare",
     "ask",
     "check_hello",
     "decode",
@@ -69,6 +71,12 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     """Everything that is to be loaded."""
 
     spec: ReplicaSpec
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag="prepare"):
+    """Modules to import ahead of a `Load` that may come, or never."""
+
+    modules: list[str]
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
@@ -151,7 +159,7 @@ class Parts(msgspec.Struct, frozen=True, array_like=True, tag="parts"):
     parts: list[WireDelta | WireResult | WireFailure]
 
 
-Message: TypeAlias = Hello | Load | Loading | Loaded | LoadFailed | Asked | Cancel | Leave | Heartbeat | Parts
+Message: TypeAlias = Hello | Prepare | Load | Loading | Loaded | LoadFailed | Asked | Cancel | Leave | Heartbeat | Parts
 
 
 def _encode_other(value: Any) -> Any:

@@ -38,7 +38,7 @@ class TorchBackend(ABC):
     name: ClassVar[str]
     rank: ClassVar[int]
     imports_torch: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    preload: ClassVar[tuple[str, ...]] = ("modelport_torch.runner", "transformers.models.auto.modeling_auto")
     prefill_tokens: ClassVar[int] = 2048
     cache_share: ClassVar[float] = 0.5
 

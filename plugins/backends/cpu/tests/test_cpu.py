@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def test_plugin_registers_one_backend_named_as_its_entry_point() -> None:
     (backend,) = plugin.register_backends()
     assert backend.name == "cpu"
     assert backend.imports_torch
-    assert set(backend.preload) == {"torch", "transformers"}
+    assert backend.preload, "a spare worker has something to import"
+    for name in backend.preload:
+        importlib.import_module(name)
     assert plugin.MODELPORT_CONTRACT == "1.0"
 
 

@@ -57,6 +57,8 @@ class OddSession(Session):
         match request.do:
             case "echo":
                 yield OddResult(text=request.text, pid=os.getpid(), array=request.array)
+            case "imported":
+                yield OddResult(text=str(request.text in sys.modules))
             case "stream":
                 await run.cpu(int)
                 for index in range(request.count):
@@ -125,6 +127,7 @@ class OddSession(Session):
 class Odd(Skill):
     name = "odd"
     tasks = (ODD,)
+    preload = ("colorsys",)
 
     def claim(self, card: Any) -> Claim | None:
         return None

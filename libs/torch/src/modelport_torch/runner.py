@@ -17,8 +17,9 @@ from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Forward, Generate, Module
 from modelport.contract.runner import Limits
 from modelport_torch import dtype as dtypes
+from modelport_torch.agreement import agree
 from modelport_torch.attention import use_grouped
-from modelport_torch.calibrate import Probe, agree
+from modelport_torch.calibrate import Probe
 from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -244,3 +245,16 @@ def test_compressed_weights_are_small_on_disk_and_choose_nearly_the_same(
     people.drain()
     same = [people.tokens[key, 0] == reference(folder, prompt)[:1] for key, prompt in enumerate(prompts())]
     assert sum(same) >= (14 if weights == "int8" else 6)
+
+
+def test_fast_generates_in_the_faster_type_if_its_tokens_are_the_same(tiny: Callable[[str], Path], load: Callable) -> None:
+    runner = load(tiny("llama"), Program({"main": Generate()}), dtype="fast")
+    facts = runner.facts
+    assert re.fullmatch(
+        r"bfloat16 (passed|failed): \d+ of 16 greedy tokens equal|float32 is the fastest type here", facts["calibration"]
+    )
+    assert facts["dtype"] == ("bfloat16" if "passed" in facts["calibration"] else "float32")
+    people = Crowd(runner)
+    people.add(1, np.arange(5, 12), ignore_eos=True)
+    people.drain()
+    assert people.finish == {(1, 0): "length"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -200,3 +201,32 @@ def test_memory_is_asked_for_before_it_is_taken(device: Device) -> None:
 
 def test_two_devices_are_refused(device: Device, context: Callable[..., LoadContext]) -> None:
     assert OpenVinoBackend().verdict(EMBED, ModelCard(name="m"), [device, device]).answer == "no"
+
+
+# -------------------------------------------------------------------------------------------------------- dtype = "fast"
+
+
+def test_fast_is_the_faster_type_where_it_answers_alike(load: Callable, context: Callable, tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    runner = load(folder, EMBED, dtype="fast")
+    if "bfloat16" not in context(folder, EMBED).devices[0].dtypes:
+        assert runner.facts["calibration"] == "float32 is the fastest type here"
+        return
+    assert runner.facts["dtype"] == "bfloat16"
+    assert re.fullmatch(r"bfloat16 passed: cosine 0\.999\d+|bfloat16 passed: cosine 1\.0+", runner.facts["calibration"])
+    exact = load(folder, EMBED, dtype="float32").submit("main", batch()).result(60)["embedding"]
+    quick = runner.submit("main", batch()).result(60)["embedding"]
+    assert (exact * quick).sum(-1).min() >= 0.999
+
+
+def test_fast_stays_with_the_checkpoints_type_where_answers_differ(
+    load: Callable, context: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    if "bfloat16" not in context(folder, EMBED).devices[0].dtypes:
+        pytest.skip("this processor has one type")
+    monkeypatch.setattr("modelport_backend_openvino.runner.agree", lambda before, after: (False, "cosine 0.5"))
+    runner = load(folder, EMBED, dtype="fast")
+    assert (runner.facts["dtype"], runner.facts["calibration"]) == ("float32", "bfloat16 failed: cosine 0.5")
+    exact = load(folder, EMBED, dtype="float32").submit("main", batch()).result(60)["embedding"]
+    np.testing.assert_array_equal(runner.submit("main", batch()).result(60)["embedding"], exact)

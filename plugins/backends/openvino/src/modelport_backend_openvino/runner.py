@@ -17,10 +17,12 @@ from modelport.contract.backend import LoadContext, Progress
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Generate
 from modelport.contract.runner import Limits
+from modelport_backend_openvino.calibrate import answers
 from modelport_backend_openvino.engine import OpenVinoEngine, build_engine
 from modelport_backend_openvino.forward import CompiledForward
 from modelport_backend_openvino.params import ENGINE_PARAMS
-from modelport_torch.dtype import resolve
+from modelport_torch.agreement import agree
+from modelport_torch.dtype import fast, resolve
 
 __all__ = ["OpenVinoRunner"]
 
@@ -50,44 +52,27 @@ class OpenVinoRunner:
         dtype = resolve(context.dtype, context.card.dtype, device.dtypes)
         self._device = str(device.properties["openvino"])
         self._facts = {
-            "dtype": dtype,
             "weights": weights,
             "openvino": ov.get_version(),
             "device": self._device,
             "converted": str(folder),
             "threads": str(context.threads),
         }
-        if context.dtype == "fast":
-            self._facts["calibration"] = f'none is made here; dtype = "fast" computes in {dtype}'
-        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype]}
-        if self._device == "CPU":
-            properties["INFERENCE_NUM_THREADS"] = max(context.threads, 1)
+        self._context, self._folder, self._progress = context, folder, progress
+        self._in_flight = max(int(context.options.get("in_flight", 1 if self._device == "CPU" else _IN_FLIGHT)), 1)
         self._forwards: dict[str, CompiledForward] = {}
         self._engines: dict[str, OpenVinoEngine] = {}
         self._core = ov.Core()
-        in_flight = max(int(context.options.get("in_flight", 1 if self._device == "CPU" else _IN_FLIGHT)), 1)
-        generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
-        for index, (name, entry) in enumerate(context.program.entries.items()):
-            progress(f"compiling {name}", index / len(context.program.entries))
-            try:
-                if isinstance(entry, Generate):
-                    budget = _cache_budget(context) // len(generates)
-                    engine = build_engine(context, folder / name, self._device, dtype, properties, budget)
-                    self._engines[name] = engine
-                    self._facts["cache_tokens"] = str(engine.load().cache_total)
-                    self._facts["sampler"] = "openvino_genai"
-                else:
-                    compiled = self._core.compile_model(folder / name / "openvino_model.xml", self._device, properties)
-                    self._forwards[name] = CompiledForward(entry, compiled, in_flight)
-            except RuntimeError as error:
-                raise ConfigurationError(f"OpenVINO cannot run entry {name!r} on {self._device}: {_short(error)}") from error
+        self._compile(dtype)
+        if context.dtype == "fast":
+            self._quicken(dtype, fast(dtype, device.dtypes))
         lengths = [engine.max_length for engine in self._engines.values()]
         own = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
         self._limits = Limits(
             max_items=context.max_items,
-            in_flight=in_flight,
+            in_flight=self._in_flight,
             reductions=_REDUCTIONS,
-            params=ENGINE_PARAMS if generates else frozenset(),
+            params=ENGINE_PARAMS if self._engines else frozenset(),
             max_length=min(lengths, default=own),
         )
         progress("loaded", 1.0)
@@ -111,6 +96,51 @@ class OpenVinoRunner:
         return np.empty(shape, np.dtype(dtype))
 
     def close(self) -> None:
+        self._release()
+
+    def _compile(self, dtype: str) -> None:
+        """Compiles every entry to compute in `dtype`."""
+        context, folder = self._context, self._folder
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype]}
+        if self._device == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = max(context.threads, 1)
+        generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
+        for index, (name, entry) in enumerate(context.program.entries.items()):
+            self._progress(f"compiling {name}", index / len(context.program.entries))
+            try:
+                if isinstance(entry, Generate):
+                    budget = _cache_budget(context) // len(generates)
+                    engine = build_engine(context, folder / name, self._device, dtype, properties, budget)
+                    self._engines[name] = engine
+                    self._facts["cache_tokens"] = str(engine.load().cache_total)
+                    self._facts["sampler"] = "openvino_genai"
+                else:
+                    compiled = self._core.compile_model(folder / name / "openvino_model.xml", self._device, properties)
+                    self._forwards[name] = CompiledForward(entry, compiled, self._in_flight)
+            except RuntimeError as error:
+                raise ConfigurationError(f"OpenVINO cannot run entry {name!r} on {self._device}: {_short(error)}") from error
+        self._facts["dtype"] = dtype
+
+    def _quicken(self, base: str, candidate: str | None) -> None:
+        """Goes over to `candidate` if that answers as `base` does; else stays, and says why."""
+        if candidate is None:
+            self._facts["calibration"] = f"{base} is the fastest type here"
+            return
+        program, config = self._context.program, self._context.card.config
+        self._progress("calibrating", 0.9)
+        before = answers(program, config, self._forwards, self._engines)
+        if before is None:
+            self._facts["calibration"] = f"{base}: no input could be made up to compare {candidate} with"
+            return
+        self._release()
+        self._compile(candidate)
+        passed, finding = agree(before, answers(program, config, self._forwards, self._engines, before))
+        self._facts["calibration"] = f"{candidate} {'passed' if passed else 'failed'}: {finding}"
+        if not passed:
+            self._release()
+            self._compile(base)
+
+    def _release(self) -> None:
         for forward in self._forwards.values():
             forward.close()
         for engine in self._engines.values():

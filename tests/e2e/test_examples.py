@@ -42,6 +42,11 @@ def test_openai_chat_prints_the_answer_and_its_tokens(real: Server) -> None:
 
 
 @pytest.mark.real
+def test_structured_output_prints_a_person_whatever_the_model_says(real: Server) -> None:
+    assert re.fullmatch(r".{0,40} is \d{1,3}\n", run("structured_output.py", "smollm2", url=real.url), re.DOTALL)
+
+
+@pytest.mark.real
 def test_embeddings_puts_the_nearest_sentence_first(real: Server) -> None:
     lines = run("embeddings.py", "minilm", url=real.url).splitlines()
 

@@ -116,8 +116,8 @@ class Client:
         `rank`, `latency_s`.
 
         Once the checkpoint has been read: `skill` and `why_skill`, `tasks`, `program` (a digest, empty if there is none),
-        `backend` and `devices` that were chosen, `replicas` and their `processes` (ids), `memory_estimate_bytes`, `error` (of the last load, if it failed),
-        and `others`: the same for further programs of the model.
+        `backend` and `devices` that were chosen, `replicas` and their `processes` (ids), `memory_estimate_bytes`, `error` (of the
+        last load, if it failed), and `others`: the same for further programs of the model.
 
         Of loads: `attempts` (`backend`, `devices`, `seconds`, `error`), `facts` (what the loaded model says of itself, such as
         the dtype in use), `core_reductions`, `memory_measured_bytes`, `load_s`, and `notes` for people.

@@ -52,6 +52,7 @@ _STATUS = {
     "deadline": 504,
     "cancelled": 499,
     "model_failed": 500,
+    "device_failed": 503,
     "configuration": 503,
     "internal": 500,
 }

@@ -17,6 +17,7 @@ The tree, with the kind that travels on the wire::
     ├── DeadlineExceeded            deadline          the request's time ran out
     ├── Cancelled                   cancelled         the caller left or asked to stop
     ├── ModelFailed                 model_failed      the model's process died or its code raised
+    │   └── DeviceFailed            device_failed     the device ran out of memory, was lost, or gave no numbers
     └── ConfigurationError          configuration     the server cannot start or load with what it was given
 
 There is no HTTP here: each API plugin writes an error in its dialect, and the core maps kinds to status codes.
@@ -33,6 +34,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "DeadlineExceeded",
+    "DeviceFailed",
     "Forbidden",
     "InputTooLong",
     "InvalidRequest",
@@ -168,6 +170,15 @@ class ModelFailed(ModelportError):
     kind = "model_failed"
 
 
+class DeviceFailed(ModelFailed):
+    """The device ran out of memory, was lost, or computed what is not a number: elsewhere the same request may well succeed.
+
+    A backend raises it from `submit` and `step` for a device that is lost; `MemoryError` says that a batch did not fit.
+    """
+
+    kind = "device_failed"
+
+
 class ConfigurationError(ModelportError):
     """The server cannot start, or a model cannot load, with what it was given."""
 
@@ -192,6 +203,7 @@ _BY_KIND: dict[str, type[ModelportError]] = {
         DeadlineExceeded,
         Cancelled,
         ModelFailed,
+        DeviceFailed,
         ConfigurationError,
     )
 }

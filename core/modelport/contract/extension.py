@@ -24,6 +24,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     rank: int = 100
     latency_s: float | None = None
 
+    @property
+    def place(self) -> str:
+        """Its devices, or its backend where it names none, as logs and reasons say it."""
+        return "+".join(device.id for device in self.devices) or self.backend or "no backend"
+
 
 class Authorizer(Protocol):
     """May refuse a request. `authorize` runs on the event loop, before admission."""

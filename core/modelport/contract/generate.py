@@ -149,7 +149,11 @@ class Engine(Protocol):
         """Ends a request, or one choice of it, before the next step; no event follows. Unknown ids are ignored."""
 
     def step(self) -> list[GenerateEvent]:
-        """Advances every running request. Empty if there is nothing to do; never blocks waiting for work."""
+        """Advances every running request. Empty if there is nothing to do; never blocks waiting for work.
+
+        Raises:
+            MemoryError, DeviceFailed: the device is at fault, not a request; all that run are ended, and may go elsewhere.
+        """
 
     def load(self) -> EngineLoad:
         """How full it is now; cheap."""

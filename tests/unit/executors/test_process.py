@@ -94,7 +94,7 @@ async def test_a_stream_of_a_skill_that_gives_a_result_only_ends_with_it(caller:
     [
         ("refuse", InvalidRequest, "text is not to be liked"),
         ("raise", ModelFailed, "RuntimeError: the skill's own fault"),
-        ("raise badly", ModelFailed, "MemoryError: no room"),
+        ("raise badly", ModelFailed, "ran out of memory over this request \\(no room\\)"),
         ("wrong result", ModelFailed, "yielded a dict"),
         ("wrong field", ModelFailed, "not what the task 'odd' declares"),
         ("unsendable", ModelFailed, "cannot be sent"),

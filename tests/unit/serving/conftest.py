@@ -186,7 +186,10 @@ class FakeReplica:
         self.seen.append(call)
         self.open[call.id] = (call, receive)
         self._idle.clear()
-        if self.executor.answers:
+        if (fault := self.executor.broken.get(self.spec.backend)) is not None:
+            self.begin(call.id)
+            asyncio.get_running_loop().call_soon(self.fail, call.id, fault)
+        elif self.executor.answers:
             asyncio.get_running_loop().call_soon(self.finish, call.id)
 
     def begin(self, id: int) -> None:
@@ -257,6 +260,7 @@ class FakeExecutor:
     """Attributes:
     gate: Loads wait for it.
     failures: Errors of the next loads, by backend.
+    broken: What every call on a backend fails with.
     answers: Whether replicas answer calls by themselves.
     lingers: Whether a cancelled call stays on the device.
     measured: Bytes that each load says it took.
@@ -269,6 +273,7 @@ class FakeExecutor:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: dict[str, list[Exception]] = {}
+        self.broken: dict[str, ModelportError] = {}
         self.answers = True
         self.lingers = False
         self.measured = 0

@@ -100,6 +100,10 @@ class Metrics:
         self._state = self._gauge("model_state", "1 for the state that a model is in", ("model", "state"))
         self._load_time = self._histogram("model_load_seconds", "Loads that succeeded", labels, _LOAD)
         self._memory = self._gauge("model_memory_bytes", "Memory that a model's load took, measured", labels)
+        self._device_failures = self._counter(
+            "device_failures", "Requests that a device failed: out of memory, lost, or NaN", labels
+        )
+        self._fallbacks = self._counter("fallbacks", "Loads on a place because a better one failed", labels)
         self._deaths = self._counter("workers_died", "Workers that ended without being asked to", ("model", "reason"))
 
     def _define_server(self) -> None:
@@ -191,6 +195,14 @@ class Metrics:
     def worker_died(self, model: str, reason: str) -> None:
         """A worker ended without being asked to; `reason` is a word of a fixed list (`exit`, `stuck`, `memory`, …)."""
         self._deaths[model, reason].inc()
+
+    def device_failed(self, model: str, backend: str) -> None:
+        """A device failed a request."""
+        self._device_failures[model, backend].inc()
+
+    def fell_back(self, model: str, backend: str) -> None:
+        """A model was loaded elsewhere than on its best place."""
+        self._fallbacks[model, backend].inc()
 
     def observer_dropped(self) -> None:
         """The observers' queue was full."""

@@ -65,7 +65,7 @@ def decide(
         budgets: Most bytes of models per device id.
         hardware: The backend or device that a request names; goes before the configuration.
         latencies: Measured seconds of this model by backend.
-        failing: Backends or device ids that failed again and again while running this model, with the reason; they go last.
+        failing: Backends or places that failed again and again while running this model, with the reason; they go last.
         choose: The hook.
     """
     if program is None:
@@ -104,7 +104,9 @@ def decide(
         if candidate not in chosen
     ]
     return Placement(
-        weighed=(*weighed, *unable), order=tuple(chosen), sentence=_sentence(name, asked, model, chosen, hook, unable)
+        weighed=(*weighed, *unable),
+        order=tuple(chosen),
+        sentence=_sentence(name, asked, model, chosen, hook, unable, {} if model.strict else dict(failing or {})),
     )
 
 
@@ -164,7 +166,7 @@ def _by_policy(candidates: Sequence[Candidate], model: ModelSettings, failing: M
         ids = [candidate.backend, *(device.id for device in candidate.devices)]
         listed = [model.backends.index(place) for place in ids if place in model.backends]
         return (
-            int(any(place in failing for place in ids)),
+            int(any(place in failing for place in (*ids, candidate.place))),
             min(listed, default=len(model.backends)),
             candidate.rank,
             candidate.devices[0].index,
@@ -190,18 +192,28 @@ def _ask(choose: Choose | None, name: str, order: list[Candidate]) -> tuple[list
 
 
 def _praise(candidate: Candidate, failing: Mapping[str, str]) -> str:
-    ids = [candidate.backend, *(device.id for device in candidate.devices)]
-    bad = [failing[place] for place in ids if place in failing]
+    bad = [failing[place] for place in (candidate.backend, candidate.place) if place in failing]
     return f"{candidate.verdict.reason}; but {bad[0]}" if bad else candidate.verdict.reason
 
 
 def _sentence(
-    name: str, asked: str, model: ModelSettings, chosen: Sequence[Candidate], hook: bool, unable: Sequence[Weighed]
+    name: str,
+    asked: str,
+    model: ModelSettings,
+    chosen: Sequence[Candidate],
+    hook: bool,
+    unable: Sequence[Weighed],
+    failing: Mapping[str, str],
 ) -> str:
     if not chosen:
-        reasons = "; ".join(f"{_place_name(w.candidate)}: {w.reason.rstrip('.')}" for w in unable) or "no backend is enabled"
+        reasons = "; ".join(f"{w.candidate.place}: {w.reason.rstrip('.')}" for w in unable) or "no backend is enabled"
         return f"{name} can run nowhere. {reasons}"
     first = chosen[0]
+    avoided = [other.place for other in chosen[1:] if other.place in failing and first.place not in failing]
+    if avoided:
+        return f"{name} runs on {first.place}, because it failed elsewhere: " + "; ".join(
+            f"{place}: {failing[place]}" for place in avoided
+        )
     if hook:
         why = "a plugin's choose_placement put it first"
     elif asked:
@@ -214,8 +226,4 @@ def _sentence(
         why = "it was measured to be the fastest"
     else:
         why = f"it has the best rank ({first.rank}) of the {len(chosen)} places that can"
-    return f"{name} runs on {_place_name(first)}: {why}"
-
-
-def _place_name(candidate: Candidate) -> str:
-    return "+".join(device.id for device in candidate.devices) or candidate.backend
+    return f"{name} runs on {first.place}: {why}"

@@ -7,25 +7,28 @@ that finds it ready goes straight to a replica; any other waits in the line, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import structlog
 
-from modelport.contract.errors import ModelFailed, ModelportError, Unavailable
+from modelport.contract.errors import DeviceFailed, ModelFailed, ModelportError, Unavailable
 from modelport.contract.executor import ReplicaStats
+from modelport.contract.extension import Candidate
 from modelport.core.config.settings import LimitSettings
 from modelport.core.placement.record import PlacementRecord
 from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock
 from modelport.core.serving.events import Events
-from modelport.core.serving.job import Job, Planner
+from modelport.core.serving.faults import Faults
+from modelport.core.serving.job import Job, Plan, Planner
 from modelport.core.serving.keeper import Keeper, NoLongerWanted
-from modelport.core.serving.loading import Faults, Loading, Plan
+from modelport.core.serving.loading import Loading
 from modelport.core.serving.refusals import load_failed, not_yet, shutting_down
-from modelport.core.serving.slot import Slot, word_of
+from modelport.core.serving.slot import Slot
 from modelport.core.serving.ticket import Ticket
 from modelport.core.serving.traffic import Traffic
+from modelport.core.serving.waiters import Waiters
 
 __all__ = ["Deployment"]
 
@@ -72,8 +75,8 @@ class Deployment:
         self._clock = clock
         self._events = events
         self._on_state = on_state
-        self._loading = Loading(job.model, job.settings.strict, lambda slot: planner.replica(job, slot), keeper, clock)
-        self._faults = Faults()
+        self._loading = Loading(job, planner, keeper, clock, events)
+        self._faults = Faults(job.model, events)
         self._state: Literal["declared", "loading", "ready", "draining", "unloaded", "failed"] = "declared"
         self._traffic = Traffic(
             job.model,
@@ -84,7 +87,8 @@ class Deployment:
             longest_wait_s=limits.load_wait_s,
             late=self._late,
         )
-        self._loaders: list[asyncio.Future[None]] = []
+        self._loaders = Waiters()
+        self._order: Sequence[Candidate] = ()
         self._task: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[int] | None = None
         self._background: set[asyncio.Task[int]] = set()
@@ -157,15 +161,11 @@ class Deployment:
         if self._state == "ready":
             return
         self._retry_at = 0.0
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._loaders.append(future)
+        self._ensure()
         try:
-            self._ensure()
-            await future
+            await self._loaders.wait()
         finally:
-            if future in self._loaders:
-                self._loaders.remove(future)
-                self._keeper.changed()
+            self._keeper.changed()
 
     def unload(self, reason: str) -> asyncio.Task[int]:
         """Takes no more requests from this moment; the task lets those aboard end, and stops the replicas. Requests that
@@ -227,6 +227,8 @@ class Deployment:
 
     def slot_ended(self, slot: Slot, ticket: Ticket, answered: bool) -> None:
         self.last_used = self._clock.now()
+        if answered:
+            self._faults.answered(slot.candidate)
         self._traffic.leave(ticket, answered)
         if self._keeper.is_waited_for and not self._traffic.is_aboard:
             self._keeper.changed()
@@ -237,10 +239,22 @@ class Deployment:
     def slot_stats(self, slot: Slot, stats: ReplicaStats, final: bool) -> None:
         self._events.replica_stats(self.job.model, slot.candidate.backend, stats, final, slot.name)
 
+    def slot_failed(self, slot: Slot, ticket: Ticket, error: DeviceFailed) -> bool:
+        """A device that fails one request after the other is left: its worker ends, and the next load avoids the place. Where
+        there is another, the requests wait for that; their callers hear of it only if there is none."""
+        now = self._clock.now()
+        is_over = self._faults.failed(slot.candidate, error, now)
+        most = 0 if self.job.settings.strict else self._faults.most_tries(slot.candidate, self._order, now)
+        if is_over and not slot.is_gone:
+            self.unload(f"its device failed again and again: {error.message}")
+        ticket.failures += 1
+        if ticket.settled or ticket.has_streamed or ticket.failures > most:
+            return False
+        self._pass_on(ticket)
+        return True
+
     def slot_died(self, slot: Slot, cause: ModelportError, unstarted: list[int]) -> None:
-        _log.error("worker died", model=self.job.model, backend=slot.candidate.backend, cause=cause.message)
-        self._events.worker_died(self.job.model, word_of(cause))
-        self._faults.died(slot.candidate, self._clock.now())
+        self._faults.died(slot.candidate, cause, self._clock.now())
         self._forget(slot)
         reaping = asyncio.ensure_future(slot.stop())
         self._background.add(reaping)
@@ -248,13 +262,16 @@ class Deployment:
         if not self.slots and self._state == "ready":
             self._enter("loading" if self._task is not None else "unloaded", f"its worker died: {cause.message}")
         for ticket in self._traffic.rescue(slot, cause, unstarted):
-            if self._state == "ready" and not self._is_held:
-                self._traffic.send(ticket)
-            else:
-                self._traffic.wait(ticket)
+            self._pass_on(ticket)
         if self._traffic.is_waiting:
             self._ensure()
         self._keeper.changed()
+
+    def _pass_on(self, ticket: Ticket) -> None:
+        if self._state == "ready" and not self._is_held:
+            self._traffic.send(ticket)
+        else:
+            self._traffic.wait(ticket)
 
     def _is_wanted(self) -> bool:
         return self._traffic.is_waiting or bool(self._loaders)
@@ -283,7 +300,7 @@ class Deployment:
         failure: Exception | None = None
         try:
             plan = await self._planner.plan(self.job, self._faults.failing(self._clock.now()))
-            self.record = plan.record
+            self.record, self._order = plan.record, plan.order
             while len(self.slots) < self.job.settings.replicas:
                 if self.slots:
                     slot = await self._loading.further(plan, self, self, self.slots)
@@ -307,26 +324,14 @@ class Deployment:
     def _loaded(self, slot: Slot, plan: Plan) -> None:
         now = self._clock.now()
         self.slots.append(slot)
-        backend, ready = slot.candidate.backend, slot.ready
-        seconds = ready.load_s or now - self._load_began
-        self._events.load_finished(self.job.model, backend, seconds, ready.memory_bytes)
-        plan.record.loaded(backend, [device.id for device in slot.candidate.devices], ready, self.job.program)
-        plan.record.replicas = len(self.slots)
+        ready, plan.record.replicas = slot.ready, len(self.slots)
         if self._state != "ready":
-            self.load_s, self.ready_since, self.last_used = seconds, now, now
-            _log.info(
-                "ready",
-                model=self.job.model,
-                backend=backend,
-                seconds=round(seconds, 3),
-                memory_bytes=ready.memory_bytes,
-                pid=ready.pid,
-            )
+            self.load_s = ready.load_s or now - self._load_began
+            self.ready_since = self.last_used = now
+            told = {"seconds": round(self.load_s, 3), "memory_bytes": ready.memory_bytes, "pid": ready.pid}
+            _log.info("ready", model=self.job.model, backend=slot.candidate.backend, **told)
             self._enter("ready", plan.record.decision)
-            loaders, self._loaders = self._loaders, []
-            for future in loaders:
-                if not future.done():
-                    future.set_result(None)
+            self._loaders.wake()
         if not self._is_held:
             self._traffic.flush()
         self._keeper.changed()
@@ -346,10 +351,7 @@ class Deployment:
 
     def _fail_all(self, error: ModelportError) -> None:
         self._traffic.fail_waiting(error)
-        loaders, self._loaders = self._loaders, []
-        for future in loaders:
-            if not future.done():
-                future.set_exception(error)
+        self._loaders.fail(error)
 
     async def _unload(self, reason: str) -> int:
         if self._task is not None:

@@ -39,5 +39,11 @@ class Events(Protocol):
     def worker_died(self, model: str, reason: str) -> None:
         """A worker ended without having been asked to."""
 
+    def device_failed(self, model: str, backend: str) -> None:
+        """A device failed a request: out of memory, lost, or NaN."""
+
+    def fell_back(self, model: str, backend: str) -> None:
+        """A model was loaded on `backend` because it could not run, or failed again and again, on a better place."""
+
     def observer_dropped(self) -> None:
         """An observer was too slow and missed a record."""

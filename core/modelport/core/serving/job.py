@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from modelport.contract.card import ModelCard
 from modelport.contract.executor import Replica
+from modelport.contract.extension import Candidate
 from modelport.contract.program import Program
 from modelport.core.config.settings import ModelSettings
-from modelport.core.serving.loading import Plan
+from modelport.core.placement.record import PlacementRecord
 from modelport.core.serving.slot import Slot
 
-__all__ = ["Job", "Planner"]
+__all__ = ["Job", "Plan", "Planner"]
 
 
 class Job:
@@ -49,6 +52,14 @@ class Job:
         self.tasks = tasks
         self.program = program
         self.hardware = hardware
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to load, best first, the record of why, and the places that are avoided because the model failed there."""
+
+    order: Sequence[Candidate]
+    record: PlacementRecord
+    failing: Mapping[str, str] = {}
 
 
 class Planner(Protocol):

@@ -11,6 +11,7 @@ import structlog
 from modelport.contract.errors import Unavailable
 from modelport.core.serving.clock import Clock
 from modelport.core.serving.residency import Evictions, Refusal, Resident, Thrashing, make_room
+from modelport.core.serving.waiters import Waiters
 
 __all__ = ["Keeper", "NoLongerWanted", "Tenant"]
 
@@ -68,7 +69,7 @@ class Keeper:
         self._patience_s = patience_s
         self._tenants: dict[str, Tenant] = {}
         self._held: dict[str, dict[str, int]] = {}
-        self._changed: list[asyncio.Future[None]] = []
+        self._changed = Waiters()
         self._thrashing = Thrashing()
 
     def track(self, tenant: Tenant) -> None:
@@ -122,7 +123,7 @@ class Keeper:
                     timer = self._clock.later(self._patience_s, hurry)
                 if is_urgent:
                     self._make_way(tenant, plan.names, made_way)
-                await self._change()
+                await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -140,10 +141,7 @@ class Keeper:
 
     def changed(self) -> None:
         """Something became idle, free or unwanted: those who wait look again."""
-        waiting, self._changed = self._changed, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self._changed.wake()
 
     @property
     def is_waited_for(self) -> bool:
@@ -202,11 +200,6 @@ class Keeper:
             if name not in made_way and other.residence == "busy":
                 made_way[name] = other
                 other.hold(f"{tenant.name!r} has waited for room")
-
-    async def _change(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed.append(future)
-        await future
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -18,8 +18,7 @@ from modelport.core.placement.hardware import Hardware
 from modelport.core.placement.hooks import Hooks
 from modelport.core.placement.record import PlacementRecord, record_of
 from modelport.core.plugins.registry import Registry
-from modelport.core.serving.job import Job
-from modelport.core.serving.loading import Plan
+from modelport.core.serving.job import Job, Plan
 from modelport.core.serving.slot import Slot
 
 __all__ = ["Latencies", "Planning"]
@@ -89,7 +88,7 @@ class Planning:
         elif job.card.path:
             self._folders[job.name] = {"main": Path(job.card.path)}
         placement = self._placements[job.name] = self.decide(job, failing)
-        return Plan(order=placement.order, record=self.record(job, placement))
+        return Plan(order=placement.order, record=self.record(job, placement), failing=failing)
 
     def decide(self, job: Job, failing: Mapping[str, str] | None = None) -> Placement:
         """The decision as it would be now."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from modelport.contract.errors import ModelportError
+from modelport.contract.errors import DeviceFailed, ModelportError
 from modelport.contract.executor import Replica, ReplicaReady, ReplicaStats
 from modelport.contract.extension import Candidate
 from modelport.core.serving.clock import Clock
@@ -23,6 +23,9 @@ class SlotOwner(Protocol):
 
     def slot_ended(self, slot: Slot, ticket: Ticket, answered: bool) -> None:
         """A ticket is no longer aboard."""
+
+    def slot_failed(self, slot: Slot, ticket: Ticket, error: DeviceFailed) -> bool:
+        """The device failed a ticket, which is no longer aboard; returns whether it is tried again."""
 
     def slot_died(self, slot: Slot, cause: ModelportError, unstarted: list[int]) -> None:
         """The worker is gone; its tickets are still in `slot.aboard`."""
@@ -103,6 +106,14 @@ class Slot:
     def ended(self, ticket: Ticket, answered: bool) -> None:
         if self.aboard.pop(ticket.id, None) is not None:
             self._owner.slot_ended(self, ticket, answered)
+
+    def failed(self, ticket: Ticket, error: DeviceFailed) -> bool:
+        if self.aboard.pop(ticket.id, None) is None:
+            return False
+        ticket.carrier = None
+        if not (again := self._owner.slot_failed(self, ticket, error)):
+            self.aboard[ticket.id], ticket.carrier = ticket, self  # it ends as any other does
+        return again
 
     def drop(self, ticket: Ticket) -> None:
         self.cancel(ticket)

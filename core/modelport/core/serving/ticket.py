@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from modelport.contract.errors import ModelportError, error_from_wire
+from modelport.contract.errors import DeviceFailed, ModelportError, error_from_wire
 from modelport.contract.executor import Call, DeltaPart, FailedPart, Part, ResultPart, StartedPart
 from modelport.contract.reply import Options
 from modelport.core.serving.clock import Timer
@@ -25,6 +25,9 @@ class Carrier(Protocol):
     def ended(self, ticket: Ticket, answered: bool) -> None:
         """The replica has let go of it; `answered`: with a result."""
 
+    def failed(self, ticket: Ticket, error: DeviceFailed) -> bool:
+        """The replica has let go of it because its device failed; returns whether it is tried again."""
+
     def drop(self, ticket: Ticket) -> None:
         """Nobody wants its answer any more."""
 
@@ -39,6 +42,8 @@ class Ticket:
         outcome: Done when settled: the last part, or the error.
         backend: Where it ran last, for metrics.
         deaths: How many workers died with it aboard.
+        failures: How many times a device failed it.
+        has_streamed: Whether the caller has had a part of its answer.
         carrier: Who took it to a replica, while one holds it.
     """
 
@@ -48,6 +53,8 @@ class Ticket:
         "carrier",
         "deadline",
         "deaths",
+        "failures",
+        "has_streamed",
         "id",
         "options",
         "outcome",
@@ -82,7 +89,8 @@ class Ticket:
         self.outcome: asyncio.Future[ResultPart | ModelportError] = asyncio.get_running_loop().create_future()
         self.started = False
         self.backend = ""
-        self.deaths = 0
+        self.deaths = self.failures = 0
+        self.has_streamed = False
         self.timer: Timer | None = None
         self.carrier: Carrier | None = None
 
@@ -108,6 +116,7 @@ class Ticket:
         """Takes a part from the replica; on the event loop, in order."""
         if isinstance(part, DeltaPart):
             if self.arrivals is not None:
+                self.has_streamed = True
                 try:
                     self.arrivals.put(part.delta)
                 except ModelportError as error:
@@ -123,7 +132,10 @@ class Ticket:
             self.settle(part)
             self._end(True)
         elif isinstance(part, FailedPart):
-            self.settle(error_from_wire(part.error))
+            failure = error_from_wire(part.error)
+            if isinstance(failure, DeviceFailed) and self.carrier is not None and self.carrier.failed(self, failure):
+                return
+            self.settle(failure)
             self._end(False)
 
     def settle(self, outcome: ResultPart | ModelportError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -14,6 +13,7 @@ from modelport.core.serving.events import Events
 from modelport.core.serving.line import Line
 from modelport.core.serving.slot import Slot
 from modelport.core.serving.ticket import Ticket
+from modelport.core.serving.waiters import Waiters
 
 __all__ = ["Traffic"]
 
@@ -53,7 +53,7 @@ class Traffic:
         self._longest_wait_s = longest_wait_s
         self._late = late
         self._line = Line()
-        self._idlers: list[asyncio.Future[None]] = []
+        self._idlers = Waiters()
 
     @property
     def is_waiting(self) -> bool:
@@ -153,17 +153,12 @@ class Traffic:
         self._admission.leave(ticket.size, self._clock.now(), started=ticket.started, served=answered)
         self.report()
         if self._idlers and not self.is_waiting and not self.is_aboard:
-            idlers, self._idlers = self._idlers, []
-            for future in idlers:
-                if not future.done():
-                    future.set_result(None)
+            self._idlers.wake()
 
     async def idle(self) -> None:
         """Returns when nothing waits and nothing is aboard."""
         while self.is_waiting or self.is_aboard:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idlers.append(future)
-            await future
+            await self._idlers.wait()
 
     def report(self) -> None:
         """Tells the metrics how many wait and run."""

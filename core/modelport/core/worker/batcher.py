@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from modelport.contract.runner import Limits
 
-__all__ = ["Plan", "Waiting", "choose", "fits"]
+__all__ = ["Plan", "Waiting", "choose", "fits", "halves"]
 
 AGE_S = 1.0
 """Waiting this long counts as much as one step of priority, so that nothing waits for ever."""
@@ -85,6 +85,17 @@ def choose(waiting: Sequence[W], limits: Limits, now: float) -> Plan[W] | None:
         items.append(item)
         area, true_tokens, longest = grown, true, max(longest, item.cost)
     return Plan(items, area[0], is_full or len(items) >= limits.max_items, area[1])
+
+
+def halves(items: Sequence[W], limits: Limits) -> list[Plan[W]]:
+    """Two batches of what did not fit as one; of a single item there are none."""
+    middle = (len(items) + 1) // 2
+    plans = []
+    for half in (list(items[:middle]), list(items[middle:])) if middle < len(items) else ():
+        area = _area(len(half), max(item.cost for item in half), limits)
+        assert area is not None, "what fitted together fits in parts"
+        plans.append(Plan(half, area[0], True, area[1]))
+    return plans
 
 
 def _area(count: int, longest: int, limits: Limits) -> tuple[tuple[int, int] | None, int] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from modelport.contract.array import Array
@@ -17,12 +18,14 @@ from modelport.contract.program import Generate, Program
 from modelport.contract.reduce import DenseWeights, finish, split_chain
 from modelport.contract.runner import Limits
 from modelport.contract.session import Item, Session
-from modelport.core.worker.batcher import Plan, choose, fits
+from modelport.core.worker.batcher import Plan, choose, fits, halves
 from modelport.core.worker.device import DeviceThread
+from modelport.core.worker.numbers import not_numbers, rows_that_are_numbers
 
 __all__ = ["Rider", "Scheduler"]
 
 Outputs = dict[str, Array]
+Rows = Sequence[Outputs | BaseException]
 
 
 class Rider(Protocol):
@@ -56,6 +59,7 @@ class Scheduler:
     Lives on the event loop. Collation runs on the device thread if that would idle anyway, else on the CPU pool while another
     batch computes; what a backend leaves of the reductions, and the split, run off the device thread. One batch more than the
     runner may have open is prepared ahead, but only a full one: until the device is free, more items can still join others.
+    A batch that the device has no memory for is tried once more in halves, and no later one is larger than those.
     """
 
     def __init__(
@@ -136,13 +140,13 @@ class Scheduler:
             self._waiting = [queued for queued in self._waiting if id(queued) not in chosen]
             self._dispatch(plan)
 
-    def _dispatch(self, plan: Plan[Queued]) -> None:
-        batch = Batch(plan, self._session, self._batch_ended)
+    def _dispatch(self, plan: Plan[Queued], *, again: bool = False) -> None:
+        batch = Batch(plan, self._session, self._batch_ended, again=again)
         is_idle = self._open_batches == 0
         self._open_batches += 1
         self._aboard += len(plan.items)
         self.batches += 1
-        self.items += len(plan.items)
+        self.items += 0 if again else len(plan.items)
         self.batch_tokens += sum(queued.cost for queued in plan.items)
         self.padded_tokens += plan.padded_tokens
         if sum(rider.started() for rider in batch.riders()):
@@ -162,16 +166,23 @@ class Scheduler:
         self._free(batch)
         self._split(batch, future)
 
-    def _settle(self, batch: Batch, rows: list[Outputs] | BaseException) -> None:
+    def _settle(self, batch: Batch, rows: Rows | BaseException) -> None:
         for rider in batch.riders():
             rider.rode(batch.began - batch.created, batch.ended - batch.began)
+        if isinstance(rows, MemoryError) and not batch.is_again and (plans := halves(batch.queued, self._limits)):
+            most = plans[0]
+            self._limits = msgspec.structs.replace(self._limits, max_items=len(most.items), max_tokens=most.padded_tokens)
+            for plan in plans:
+                self._dispatch(plan, again=True)
+            return
         for index, queued in enumerate(batch.queued):
             if queued.future.done():
                 continue
-            if isinstance(rows, BaseException):
-                queued.future.set_exception(_for_one(rows))
+            row = rows if isinstance(rows, BaseException) else rows[index]
+            if isinstance(row, BaseException):
+                queued.future.set_exception(_for_one(row))
             else:
-                queued.future.set_result(rows[index])
+                queued.future.set_result(row)
 
     # --------------------------------------------------------------------------------------------- on other threads
 
@@ -196,7 +207,7 @@ class Scheduler:
     def _split(self, batch: Batch, future: Future[Outputs]) -> None:
         self._settle(batch, self._rows(batch, future))
 
-    def _rows(self, batch: Batch, future: Future[Outputs]) -> list[Outputs] | BaseException:
+    def _rows(self, batch: Batch, future: Future[Outputs]) -> Rows | BaseException:
         try:
             outputs = future.result()
             if batch.entry in self._finishes:
@@ -206,6 +217,8 @@ class Scheduler:
             rows = self._session.split(batch.entry, outputs, [queued.item for queued in batch.queued])
             if len(rows) != len(batch.queued):
                 raise ValueError(f"split gave {len(rows)} outputs for {len(batch.queued)} items")
+            if not_numbers(outputs):
+                return rows_that_are_numbers(batch.entry, rows, [queued.item for queued in batch.queued])
             return rows
         except BaseException as error:
             return error
@@ -214,10 +227,13 @@ class Scheduler:
 class Batch:
     """Items on their way through the device together: a `Job` of the device thread."""
 
-    __slots__ = ("_arrays", "_error", "_on_end", "_session", "_shape", "began", "created", "ended", "entry", "queued")
+    __slots__ = ("_arrays", "_error", "_on_end", "_session", "_shape", "began", "created", "ended", "entry", "is_again", "queued")
 
-    def __init__(self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None]) -> None:
+    def __init__(
+        self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None], *, again: bool = False
+    ) -> None:
         self.queued = plan.items
+        self.is_again = again
         self.entry = plan.items[0].entry
         self.created = min(queued.arrived for queued in plan.items)
         self.began = self.ended = self.created

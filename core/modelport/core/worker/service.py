@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from modelport.contract.backend import Progress
-from modelport.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelFailed, ModelportError
+from modelport.contract.errors import Cancelled, DeadlineExceeded, DeviceFailed, InvalidRequest, ModelFailed, ModelportError
 from modelport.contract.executor import (
     Call,
     DeltaPart,
@@ -283,6 +283,11 @@ class Worker:
             error = error.error
         if isinstance(error, ModelportError):
             return error
+        if isinstance(error, MemoryError):
+            return DeviceFailed(
+                f"The device ran out of memory over this request ({error or 'no more is known'}). Ask for less at once, or "
+                "lower the model's max_length or max_items."
+            )
         _log(f"answering a request of {self.spec.name}", error)
         detail = " ".join(str(error).split())[:_DETAIL_CHARACTERS]
         return ModelFailed(f"The model's code raised {type(error).__name__}{': ' + detail if detail else ''}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -122,6 +123,15 @@ class AsyncClient:
     async def hardware(self) -> list[dict[str, Any]]:
         """Every backend with its devices. Needs a key with the scope `admin`."""
         return (await self._ask("GET", "/v1/hardware", dict[str, Any]))["backends"]  # type: ignore[no-any-return]
+
+    async def recommendations(self, task: str | None = None) -> list[dict[str, Any]]:
+        """As `Client.recommendations`."""
+        path = f"/v1/recommendations?{urlencode({'task': task})}" if task is not None else "/v1/recommendations"
+        return (await self._ask("GET", path, dict[str, Any]))["recommendations"]  # type: ignore[no-any-return]
+
+    async def rate(self, request_id: str, score: float) -> None:
+        """As `Client.rate`."""
+        await self._ask("POST", "/v1/feedback", None, msgspec.json.encode({"request_id": request_id, "score": score}))
 
     async def plugins(self) -> list[dict[str, Any]]:
         """Every plugin with its state. Needs a key with the scope `admin`."""

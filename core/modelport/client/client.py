@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -135,6 +136,16 @@ class Client:
     def hardware(self) -> list[dict[str, Any]]:
         """Every backend with its devices. Needs a key with the scope `admin`."""
         return self._ask("GET", "/v1/hardware", dict[str, Any])["backends"]  # type: ignore[no-any-return]
+
+    def recommendations(self, task: str | None = None) -> list[dict[str, Any]]:
+        """What the model `auto` would be, for each task or the one given: `task`, `model`, and `arms`, the best first, each a
+        `model` with its expected `reward` (0 to 1) and `observations`; `decisions` so far, and how many were `explored`."""
+        path = f"/v1/recommendations?{urlencode({'task': task})}" if task is not None else "/v1/recommendations"
+        return self._ask("GET", path, dict[str, Any])["recommendations"]  # type: ignore[no-any-return]
+
+    def rate(self, request_id: str, score: float) -> None:
+        """Rates an answer, from 0 (useless) to 1. `request_id` is what the request was given, or its header `x-request-id`."""
+        self._ask("POST", "/v1/feedback", None, msgspec.json.encode({"request_id": request_id, "score": score}))
 
     def plugins(self) -> list[dict[str, Any]]:
         """Every plugin with its state. Needs a key with the scope `admin`."""

@@ -109,13 +109,15 @@ def infer_body(request: msgspec.Struct | Mapping[str, Any], task: str | None, op
 
 
 def reply_of(response: httpx.Response, kind: Any = Any) -> Any:
-    """A response's body as a `kind`; `Answer` gets its result typed.
+    """A response's body as a `kind`; `Answer` gets its result typed, None is no body.
 
     Raises:
         ModelportError: the one that the server reported.
     """
     if response.status_code >= 400:
         raise _error_of(response)
+    if kind is None:
+        return None
     try:
         if kind is not Answer:
             return msgspec.json.decode(response.content, type=kind)

@@ -12,7 +12,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     `index` counts within the backend. `memory_free_bytes` is a reading taken at the probe, not a promise.
     `dtypes` are the compute types it runs at full speed (`float32`, `bfloat16`, …), fastest safe one last asked.
-    `properties` is for people: driver versions, core counts, instruction sets.
+    `properties` is for people: driver versions, core counts, instruction sets. `emulated: True` among them says that its speed
+    is not a device's, and nothing is learned from it.
     """
 
     backend: str

@@ -10,7 +10,10 @@ import msgspec
 from modelport.contract.reply import Options, Reply, Timings, Usage
 from modelport.contract.task import Task
 
-__all__ = ["DeltaStream", "Host", "ModelInfo", "Principal"]
+__all__ = ["AUTO", "DeltaStream", "Host", "ModelInfo", "Principal"]
+
+AUTO = "auto"
+"""The model name that leaves the choice to the server, among those that do the task."""
 
 
 class Principal(Protocol):
@@ -107,6 +110,7 @@ class Host(Protocol):
         """The first task of a model. Waits until its checkpoint has been read, which says what it does.
 
         Raises:
+            InvalidRequest: the name is `auto`, which does what it is asked for.
             NotFound: no such model.
             Unavailable: its checkpoint cannot be had, or takes longer than a request may wait.
         """
@@ -116,6 +120,21 @@ class Host(Protocol):
 
     def hardware(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         """Every enabled backend with its devices, or the reason why it has none."""
+
+    def recommendations(self, principal: Principal, task: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """For each task, or the one asked for: the models that do it, the best first, and what that rests on.
+
+        Raises:
+            WrongTask: there is no such task.
+        """
+
+    def rate(self, principal: Principal, request_id: str, score: float) -> None:
+        """Notes what a caller thinks of an answer it had, from 0 (useless) to 1; `auto` learns from it.
+
+        Raises:
+            NotFound: no such request is remembered.
+            Forbidden: it was another caller's.
+        """
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         """Every plugin that is installed, with its state and the reason of it."""
@@ -143,7 +162,7 @@ class Host(Protocol):
         scope: Mapping[str, Any] | None = None,
         options: Options = Options(),
     ) -> Reply[Any]:
-        """Answers one request.
+        """Answers one request. The model `auto` is the server's choice; the reply names it.
 
         Raises:
             ModelportError: of the kind that says why not; see `contract.errors`.

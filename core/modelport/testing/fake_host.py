@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from modelport.contract.errors import Cancelled, Forbidden, ModelportError, NotFound, Unauthenticated, WrongTask
-from modelport.contract.host import ModelInfo, Principal
+from modelport.contract.host import AUTO, ModelInfo, Principal
 from modelport.contract.reply import Options, Reply, Timings, Usage
 from modelport.contract.task import Task
 
@@ -85,6 +85,7 @@ class FakeHost:
         calls: What arrived.
         streams: The streams that were handed out.
         actions: Loads and unloads, as (verb, model).
+        ratings: What callers thought, as (request id, score).
         received: Set once a call has arrived.
         left: How many callers left while they waited for the gate.
     """
@@ -107,6 +108,7 @@ class FakeHost:
         self.calls: list[Received] = []
         self.streams: list[FakeStream] = []
         self.actions: list[tuple[str, str]] = []
+        self.ratings: list[tuple[str, float]] = []
         self.received = asyncio.Event()
         self.left = 0
 
@@ -157,6 +159,23 @@ class FakeHost:
         """One backend."""
         self._require_admin(principal)
         return [{"backend": "fake", "devices": [{"id": "fake:0"}], "reason": ""}]
+
+    def recommendations(self, principal: Principal, task: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The first model of each task."""
+        if task is not None and task not in self._tasks:
+            raise WrongTask(f"There is no task {task!r}.", param="task")
+        told = []
+        for name in self._tasks if task is None else [task]:
+            able = [info.id for info in self._models.values() if name in info.tasks]
+            arms = [{"model": model, "reward": 0.5, "observations": 0} for model in able]
+            told.append({"task": name, "model": next(iter(able), None), "decisions": 0, "explored": 0, "arms": arms})
+        return told
+
+    def rate(self, principal: Principal, request_id: str, score: float) -> None:
+        """Keeps it in `ratings`."""
+        if not any(call.options.request_id == request_id for call in self.calls):
+            raise NotFound(f"No request {request_id!r} is remembered.", param="request_id")
+        self.ratings.append((request_id, score))
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         """One plugin."""
@@ -217,7 +236,8 @@ class FakeHost:
     def _receive(self, task: str, model: str, request: Any, principal: Principal, options: Options, *, stream: bool) -> ModelInfo:
         if "infer" not in principal.scopes:
             raise Forbidden("This key may not infer.")
-        info = self.model(principal, model)
+        able = (info.id for info in self.models(principal) if task in info.tasks)
+        info = self.model(principal, next(able, AUTO) if model == AUTO else model)
         if task not in info.tasks:
             raise WrongTask(f"'{info.id}' does not do '{task}'. It does: {', '.join(info.tasks)}.", param="task")
         self.calls.append(Received(task, info.id, request, principal, options, stream))

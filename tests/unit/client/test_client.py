@@ -91,6 +91,8 @@ async def test_models_can_be_managed(client, host):
     assert (await client.unload("org/chat")).state == "unloaded"
     assert (await client.hardware())[0]["backend"] == "fake"
     assert (await client.plugins())[0]["name"] == "fake"
+    (told,) = await client.recommendations("text-generation")
+    assert told in await client.recommendations()
     assert await client.ready()
     assert host.actions == [("load", "org/chat"), ("unload", "org/chat")]
 

@@ -23,6 +23,7 @@ from modelport.contract import (
 )
 from modelport.core.config.settings import MemorySettings, ModelSettings
 from modelport.core.placement.decide import budgets, decide, readable_bytes
+from modelport.core.placement.measured import Measured
 from modelport.core.placement.record import core_reductions, record_of
 
 PROGRAM = Program({"main": Generate()})
@@ -67,6 +68,10 @@ def choose(*backends: Backend, counts: dict[str, int] | None = None, model: dict
     return decide(name="m", model=settings, card=CARD, program=PROGRAM, backends=table, probes=probes, **more)
 
 
+def took(**seconds: float) -> dict[str, Measured]:
+    return {f"{backend}:0": Measured(latency_s=latency) for backend, latency in seconds.items()}
+
+
 def order(placement: Any) -> list[str]:
     return [candidate.devices[0].id for candidate in placement.order]
 
@@ -106,9 +111,9 @@ def test_the_configured_order_goes_before_rank_and_leaves_the_rest_out():
 
 def test_measured_latency_reorders_only_what_was_measured():
     third = Backend("npu", 50, yes())
-    assert order(choose(CPU, GPU, third, latencies={"cpu": 0.1, "cuda": 0.2})) == ["cpu:0", "npu:0", "cuda:0"]
-    assert order(choose(CPU, GPU, third, latencies={"cpu": 0.1})) == ["cuda:0", "npu:0", "cpu:0"]
-    assert order(choose(CPU, GPU, latencies={"cpu": 0.1, "cuda": 0.2}, model={"backends": ["cuda", "cpu"]})) == [
+    assert order(choose(CPU, GPU, third, measured=took(cpu=0.1, cuda=0.2))) == ["cpu:0", "npu:0", "cuda:0"]
+    assert order(choose(CPU, GPU, third, measured=took(cpu=0.1))) == ["cuda:0", "npu:0", "cpu:0"]
+    assert order(choose(CPU, GPU, measured=took(cpu=0.1, cuda=0.2), model={"backends": ["cuda", "cpu"]})) == [
         "cuda:0",
         "cpu:0",
     ]
@@ -152,14 +157,35 @@ def test_a_model_that_can_run_nowhere_says_why_of_every_place():
     assert placement.sentence == "m can run nowhere. cuda:0: Too new; cpu:0: Too large"
 
 
+def test_more_memory_than_was_estimated_is_believed_and_less_is_not():
+    backend = Backend("cpu", 100, yes(memory_bytes=50))
+
+    def need(known: int) -> int:
+        return choose(backend, measured={"cpu:0": Measured(memory_bytes=known)}).order[0].verdict.memory_bytes
+
+    assert [need(80), need(20)] == [80, 50]
+
+
+def test_one_of_the_interchangeable_places_may_be_picked_to_be_first():
+    asked = []
+
+    def pick(places):
+        asked.append(list(places))
+        return "cpu:0"
+
+    assert order(choose(CPU, GPU, counts={"cuda": 2}, pick=pick)) == ["cpu:0", "cuda:0", "cuda:1"]
+    assert order(choose(CPU, GPU, model={"backends": ["cuda", "cpu"]}, pick=pick)) == ["cuda:0", "cpu:0"]
+    assert asked == [["cuda:0", "cuda:1", "cpu:0"]], "what the configuration ranks is not interchangeable"
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.none() | st.floats(0.001, 1)), min_size=1, max_size=5),
     st.lists(st.sampled_from(["b0", "b1", "b2"]), unique=True),
 )
 def test_a_decision_is_a_permutation_of_what_can(table, listed):
     backends = [Backend(f"b{i}", rank, yes() if can else no("no")) for i, (rank, can, _) in enumerate(table)]
-    latencies = {f"b{i}": latency for i, (_, _, latency) in enumerate(table) if latency is not None}
-    placement = choose(*backends, model={"backends": listed}, latencies=latencies)
+    measured = took(**{f"b{i}": latency for i, (_, _, latency) in enumerate(table) if latency is not None})
+    placement = choose(*backends, model={"backends": listed}, measured=measured)
     can = {f"b{i}:0" for i, (_, can, _) in enumerate(table) if can and (not listed or f"b{i}" in listed)}
     assert sorted(order(placement)) == sorted(can)
     assert len(placement.weighed) == len(backends)

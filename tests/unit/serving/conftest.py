@@ -207,7 +207,8 @@ class FakeReplica:
         self.begin(id)
         call, _ = self.open[id]
         result = None if call.stream else EchoResult(call.request.text)
-        self._end(id, ResultPart(result, Usage(prompt_tokens=3), Timings(run_s=0.25)))
+        run_s = self.executor.run_s.get(self.spec.card.name, self.executor.run_s.get(self.spec.backend, 0.25))
+        self._end(id, ResultPart(result, Usage(prompt_tokens=3), Timings(run_s=run_s)))
 
     def fail(self, id: int, error: ModelportError) -> None:
         self._end(id, FailedPart(error.to_wire()))
@@ -260,6 +261,7 @@ class FakeExecutor:
     """Attributes:
     gate: Loads wait for it.
     failures: Errors of the next loads, by backend.
+    run_s: Seconds on the device, by model or backend.
     broken: What every call on a backend fails with.
     answers: Whether replicas answer calls by themselves.
     lingers: Whether a cancelled call stays on the device.
@@ -273,6 +275,7 @@ class FakeExecutor:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: dict[str, list[Exception]] = {}
+        self.run_s: dict[str, float] = {}
         self.broken: dict[str, ModelportError] = {}
         self.answers = True
         self.lingers = False
@@ -362,6 +365,7 @@ async def world(tmp_path: Any) -> AsyncIterator[Callable[..., World]]:
         need: dict[str, int] | int = 0,
         prepare: Callable[[Registry], None] | None = None,
         started: bool = True,
+        emulated: bool = False,
         **settings: Any,
     ) -> World:
         tables = {name: {"source": "skill:echo", **table} for name, table in (models or {"a": {}}).items()}
@@ -379,7 +383,8 @@ async def world(tmp_path: Any) -> AsyncIterator[Callable[..., World]]:
             prepare(registry)
         hardware = Hardware(registry, config)
         for name in registry.backends:
-            device = Device(backend=name, name="fake", memory_total_bytes=2**40, memory_free_bytes=2**40)
+            properties = {"emulated": emulated}
+            device = Device(backend=name, name="fake", memory_total_bytes=2**40, memory_free_bytes=2**40, properties=properties)
             hardware.probes[name] = Probe(devices=(device,))
         executor, clock, ledger = FakeExecutor(), FakeClock(), Ledger()
         catalog = Catalog(config, registry)

@@ -1,17 +1,20 @@
-"""`modelport bench`: how fast a running server answers."""
+"""`modelport bench`: how fast a running server answers, or each backend does."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import rich_click as click
 
-from modelport.core.cli.options import json_option
+from modelport.contract.errors import ModelportError
+from modelport.core.cli.options import config_option, json_option, server_options
 
-__all__ = ["Measured", "command", "summarise"]
+__all__ = ["Measured", "command", "repeat", "summarise"]
 
 _TEXT = "The quick brown fox jumps over the lazy dog while the sun sets behind the hills of the quiet valley."
 
@@ -37,35 +40,49 @@ class Measured(msgspec.Struct, kw_only=True, frozen=True):
 
 @click.command("bench")
 @click.argument("model")
-@click.option(
-    "--url",
-    default="http://127.0.0.1:8000",
-    envvar="MODELPORT_URL",
-    metavar="URL",
-    help="The server; by default `$MODELPORT_URL`, else `http://127.0.0.1:8000`.",
-)
-@click.option("--key", envvar="MODELPORT_API_KEY", metavar="KEY", help="An API key; by default `$MODELPORT_API_KEY`.")
+@server_options
 @click.option("--task", metavar="TASK", help="One of the model's tasks; its first by default.")
 @click.option("--input", "text", default=_TEXT, metavar="TEXT", help="A text, or a JSON object with the request's fields.")
-@click.option("--concurrency", "-c", type=click.IntRange(min=1), default=8, metavar="N", help="Requests at once; 8 by default.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=8, metavar="N", help="Requests at once; 8 by default.")
 @click.option(
     "--requests", "-n", "count", type=click.IntRange(min=1), default=64, metavar="N", help="Requests in all; 64 by default."
 )
+@click.option(
+    "--backends",
+    metavar="NAMES",
+    help="Without a server: load MODEL on these backends one after the other (`all`, or names with commas between).",
+)
+@config_option
 @json_option
 def command(
-    model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int, as_json: bool
+    model: str,
+    url: str,
+    key: str | None,
+    task: str | None,
+    text: str,
+    concurrency: int,
+    count: int,
+    backends: str | None,
+    config: Path | None,
+    as_json: bool,
 ) -> None:
-    """Measure how fast a running server answers.
+    """Measure how fast a running server answers, or how fast a model is on each backend.
 
-    Sends the same request again and again, after one that warms the model up.
+    Sends the same request again and again, after one that warms the model up. With `--backends` no server is needed: the
+    model is loaded on each, and what is measured is kept for servers, which load it where it was fastest unless their
+    configuration says where.
 
     Examples:
 
     - `modelport bench all-minilm-l6-v2 --concurrency 64 --requests 1000`
     - `modelport bench smollm2-135m-instruct --input '{"prompt": "Once", "max_new_tokens": 64}'`
+    - `modelport bench ./all-minilm --backends all`
     """
     from modelport.core.cli.output import print_json, print_table
 
+    if backends is not None:
+        _compare(model, backends, task, text, concurrency, count, config, as_json)
+        return
     measured = asyncio.run(_measure(model, url, key, task, text, concurrency, count))
     if as_json:
         print_json(measured)
@@ -77,9 +94,34 @@ def command(
         print_table(("measure", "value"), [row for row in rows if row[1] != ""], "")
 
 
+def _compare(
+    model: str, backends: str, task: str | None, text: str, concurrency: int, count: int, config: Path | None, as_json: bool
+) -> None:
+    from modelport.core.cli.comparing import compare
+    from modelport.core.cli.output import bytes_text, print_json, print_table
+    from modelport.core.cli.parts import assemble
+
+    names = [] if backends == "all" else [name.strip() for name in backends.split(",")]
+    results = asyncio.run(compare(assemble(config, model), names, task, text, concurrency, count))
+    if as_json:
+        print_json(results)
+        return
+    rows: list[tuple[object, ...]] = []
+    for each in results:
+        if each.measured is None or each.load_s is None or each.memory_bytes is None:
+            rows.append((each.backend, each.device, each.dtype, "", "", "", "", "", each.reason))
+            continue
+        latencies = (f"{1000 * s:.1f} ms" for s in (each.measured.latency_p50_s, each.measured.latency_p95_s))
+        memory, rate = bytes_text(each.memory_bytes), f"{each.measured.requests_per_s:.1f}"
+        failed = f"{each.measured.failed} failed: {each.measured.first_error}" if each.measured.failed else ""
+        rows.append((each.backend, each.device, each.dtype, f"{each.load_s:.2f} s", memory, rate, *latencies, failed))
+    columns = ("backend", "device", "dtype", "load", "memory", "requests/s", "median", "p95", "notes")
+    print_table(columns, rows, "No backend is installed. Try: pip install modelport-backend-cpu")
+
+
 async def _measure(model: str, url: str, key: str | None, task: str | None, text: str, concurrency: int, count: int) -> Measured:
     from modelport.client import AsyncClient
-    from modelport.contract.errors import ModelportError, WrongTask
+    from modelport.contract.errors import WrongTask
     from modelport.core.cli.ask import request_body
 
     async with AsyncClient(url, key) as client:
@@ -95,26 +137,30 @@ async def _measure(model: str, url: str, key: str | None, task: str | None, text
         body = request_body(text, _fields(tasks[name]["schema"]))
         if name == "text-generation":
             body.setdefault("max_new_tokens", 32)
-        await client.infer(model, body, name)
-        answers: list[Any] = []
-        latencies: list[float] = []
-        errors: list[str] = []
-        numbers = iter(range(count))
+        return await repeat(lambda: client.infer(model, body, name), info.id, name, concurrency, count)
 
-        async def caller() -> None:
-            for _ in numbers:
-                sent = time.perf_counter()
-                try:
-                    answers.append(await client.infer(model, body, name))
-                except ModelportError as error:
-                    errors.append(error.message)
-                else:
-                    latencies.append(time.perf_counter() - sent)
 
-        began = time.perf_counter()
-        await asyncio.gather(*(caller() for _ in range(concurrency)))
-        seconds = time.perf_counter() - began
-    return summarise(info.id, name, concurrency, seconds, answers, latencies, errors)
+async def repeat(ask: Callable[[], Awaitable[Any]], model: str, task: str, concurrency: int, count: int) -> Measured:
+    """Asks `count` times, `concurrency` at once, after once for nothing; an answer has `usage` and `timings`."""
+    await ask()
+    answers: list[Any] = []
+    latencies: list[float] = []
+    errors: list[str] = []
+    numbers = iter(range(count))
+
+    async def caller() -> None:
+        for _ in numbers:
+            sent = time.perf_counter()
+            try:
+                answers.append(await ask())
+            except ModelportError as error:
+                errors.append(error.message)
+            else:
+                latencies.append(time.perf_counter() - sent)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+    return summarise(model, task, concurrency, time.perf_counter() - began, answers, latencies, errors)
 
 
 def summarise(

@@ -15,7 +15,7 @@ __all__ = ["COMMANDS", "LazyGroup"]
 
 COMMANDS: Mapping[str, str] = {
     name: f"modelport.core.cli.{name}"
-    for name in ("serve", "run", "demo", "models", "explain", "hardware", "plugins", "keys", "config", "doctor", "bench")
+    for name in "serve run demo models explain hardware plugins keys config doctor bench recommend".split()
 }
 """Command → the module that holds it under the name `command`, in the order in which help lists them."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelport.contract.api import RESERVED_NAMES
+from modelport.contract.host import AUTO
 from modelport.core.config.schema import Fault, Path, dotted, shown
 from modelport.core.config.source import parse_source
 
@@ -25,6 +26,8 @@ def name_fault(name: str) -> str | None:
     if parts[-1] in RESERVED_NAMES:
         words = ", ".join(sorted(RESERVED_NAMES))
         return f"{shown(name)} cannot be a model's name: it must not end in a word that follows names in routes ({words})"
+    if name == AUTO:
+        return f"{shown(name)} cannot be a model's name: it leaves the choice of the model to the server"
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-__all__ = ["AuthSettings", "LimitSettings", "MemorySettings", "ModelSettings", "ServerSettings", "Settings"]
+__all__ = ["AuthSettings", "LearningSettings", "LimitSettings", "MemorySettings", "ModelSettings", "ServerSettings", "Settings"]
 
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -93,6 +93,20 @@ class MemorySettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, f
 
     budget_bytes: dict[str, Positive] = {}
     fraction: Annotated[float, Meta(gt=0, le=1)] = 0.9
+
+
+class LearningSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What is learned from measurements. They are kept in `learned.json` in the state directory.
+
+    Args:
+        explore: The largest share of decisions that may try what is not the best known: which model answers a request for the
+            model `auto`, and where a model is loaded if `places` is set. 0 always takes the best known.
+        places: Let loads try places that are not the best known, among those that the configuration ranks equal. Without it,
+            places that were measured trade places by their latency.
+    """
+
+    explore: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    places: bool = False
 
 
 class ModelSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -181,6 +195,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     memory: MemorySettings = MemorySettings()
+    learning: LearningSettings = LearningSettings()
     models: dict[str, ModelSettings] = {}
     apis: list[str] | dict[str, dict[str, Any]] = {}
     backends: list[str] | dict[str, dict[str, Any]] = {}

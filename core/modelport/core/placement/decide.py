@@ -13,11 +13,16 @@ from modelport.contract.errors import ModelportError
 from modelport.contract.extension import Candidate
 from modelport.contract.program import Program
 from modelport.core.config.settings import MemorySettings, ModelSettings
+from modelport.core.placement.measured import Measured
 
 __all__ = ["Choose", "Placement", "Weighed", "budgets", "decide", "readable_bytes"]
 
 Choose = Callable[[str, Sequence[Candidate]], Sequence[int] | None]
 """The hook `choose_placement`, as far as it is not None: indices into candidates, best first."""
+
+
+Pick = Callable[[Sequence[str]], str | None]
+"""Which of several places, best first, to try at first; None leaves them as they are."""
 
 
 class Weighed(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +51,9 @@ def decide(
     probes: Mapping[str, Probe],
     budgets: Mapping[str, int] | None = None,
     hardware: str = "",
-    latencies: Mapping[str, float] | None = None,
+    measured: Mapping[str, Measured] | None = None,
     failing: Mapping[str, str] | None = None,
+    pick: Pick | None = None,
     choose: Choose | None = None,
 ) -> Placement:
     """Weighs every enabled backend on every device.
@@ -64,8 +70,9 @@ def decide(
         probes: What each found.
         budgets: Most bytes of models per device id.
         hardware: The backend or device that a request names; goes before the configuration.
-        latencies: Measured seconds of this model by backend.
+        measured: What is known of this model, by place. More memory than a backend estimates is believed.
         failing: Backends or places that failed again and again while running this model, with the reason; they go last.
+        pick: May put another place first among the best that are interchangeable.
         choose: The hook.
     """
     if program is None:
@@ -86,13 +93,13 @@ def decide(
             unable.append(Weighed(candidate=absent, reason=absent.verdict.reason))
         for device in probe.devices:
             candidate = _candidate(backend, (device,), _judge(backend, program, card, device, model.dtype))
-            candidate = msgspec.structs.replace(candidate, latency_s=(latencies or {}).get(backend.name))
+            candidate = _corrected(candidate, (measured or {}).get(candidate.place))
             objection = _objection(candidate, device, model, asked, (budgets or {}).get(device.id))
             if objection is None:
                 able.append(candidate)
             else:
                 unable.append(Weighed(candidate=candidate, reason=objection))
-    order = _by_policy(able, model, {} if model.strict else dict(failing or {}))
+    order = _by_policy(able, model, {} if model.strict else dict(failing or {}), pick)
     chosen, hook = _ask(choose, name, order)
     weighed = [
         Weighed(candidate=candidate, reason=_praise(candidate, failing or {}), place=place)
@@ -161,7 +168,19 @@ def _objection(candidate: Candidate, device: Device, model: ModelSettings, asked
     return None
 
 
-def _by_policy(candidates: Sequence[Candidate], model: ModelSettings, failing: Mapping[str, str]) -> list[Candidate]:
+def _corrected(candidate: Candidate, known: Measured | None) -> Candidate:
+    """The candidate with what was measured of it."""
+    if known is None:
+        return candidate
+    verdict = candidate.verdict
+    if verdict.runs and known.memory_bytes > verdict.memory_bytes:
+        verdict = msgspec.structs.replace(verdict, memory_bytes=known.memory_bytes)
+    return msgspec.structs.replace(candidate, verdict=verdict, latency_s=known.latency_s)
+
+
+def _by_policy(
+    candidates: Sequence[Candidate], model: ModelSettings, failing: Mapping[str, str], pick: Pick | None
+) -> list[Candidate]:
     def merit(candidate: Candidate) -> tuple[int, int, int, int]:
         ids = [candidate.backend, *(device.id for device in candidate.devices)]
         listed = [model.backends.index(place) for place in ids if place in model.backends]
@@ -180,7 +199,9 @@ def _by_policy(candidates: Sequence[Candidate], model: ModelSettings, failing: M
         measured = sorted((ranked[i] for i in spots), key=lambda candidate: candidate.latency_s or 0.0)
         for spot, candidate in zip(spots, measured, strict=True):
             ranked[spot] = candidate
-    return ranked
+    alike = [candidate for candidate in ranked if merit(candidate)[:2] == merit(ranked[0])[:2]]
+    picked = pick([candidate.place for candidate in alike]) if pick is not None and len(alike) > 1 else None
+    return sorted(ranked, key=lambda candidate: candidate.place != picked)
 
 
 def _ask(choose: Choose | None, name: str, order: list[Candidate]) -> tuple[list[Candidate], bool]:

@@ -19,16 +19,14 @@ from modelport.core.serving.clock import Clock, Timer
 from modelport.core.serving.departure import Departure
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.events import Events
+from modelport.core.serving.learner import Learner
 from modelport.core.serving.observers import ObserverQueue
 from modelport.core.serving.stream import Arrivals, Stream
 from modelport.core.serving.ticket import Ticket
 
-__all__ = ["Dispatcher", "with_id"]
+__all__ = ["Dispatcher"]
 
 _NO_USAGE, _NO_TIMINGS = Usage(), Timings()
-
-Measured = Callable[[str, str, float], None]
-"""`measured(model, backend, seconds on the device)`."""
 
 
 class Dispatcher:
@@ -39,15 +37,15 @@ class Dispatcher:
         events: What is reported.
         observers: Who is told of finished requests.
         request_s: Deadline of requests that name none; 0 is none.
-        measured: Told what each request cost.
+        learner: Told how each request ended.
     """
 
-    def __init__(self, clock: Clock, events: Events, observers: ObserverQueue, request_s: float, measured: Measured) -> None:
+    def __init__(self, clock: Clock, events: Events, observers: ObserverQueue, request_s: float, learner: Learner) -> None:
         self._clock = clock
         self._events = events
         self._observers = observers
         self._request_s = request_s
-        self._measured = measured
+        self._learner = learner
         self._ids = itertools.count(1)
 
     async def run(
@@ -134,14 +132,12 @@ class Dispatcher:
     def record(self, deployment: Deployment, ticket: Ticket, caller: str) -> tuple[Usage, Timings]:
         """Closes the books on a settled ticket; returns what the caller may know of it."""
         outcome = ticket.outcome.result()
-        is_good = isinstance(outcome, ResultPart)
         usage, timings = (outcome.usage, outcome.timings) if isinstance(outcome, ResultPart) else (_NO_USAGE, _NO_TIMINGS)
         status = "ok" if isinstance(outcome, ResultPart) else outcome.kind
         total_s = self._clock.now() - ticket.submitted
         model = deployment.job.model
         self._events.request_finished(model, ticket.task, ticket.backend, status, total_s, usage, timings)
-        if is_good and ticket.backend:
-            self._measured(model, ticket.backend, timings.run_s)
+        self._learner.finished(deployment.job, ticket, caller, status, usage, timings)
         if self._observers.is_wanted:
             self._observers.put(
                 RequestRecord(
@@ -212,9 +208,3 @@ class _Journey:
             self.ticket,
             DeadlineExceeded("The request's deadline passed before its answer was ready. Give it more time, or ask for less."),
         )
-
-
-def with_id(options: Options, scope: Mapping[str, Any] | None) -> Options:
-    """The options, with the request id that the middleware gave unless they have one."""
-    request_id = scope.get("modelport.request_id", "") if scope and not options.request_id else ""
-    return msgspec.structs.replace(options, request_id=request_id) if request_id else options

@@ -12,10 +12,11 @@ import structlog
 
 from modelport.contract.errors import Conflict, InvalidRequest, ModelportError, Unavailable, WrongTask
 from modelport.contract.executor import Executor
-from modelport.contract.host import ModelInfo, Principal
+from modelport.contract.host import AUTO, ModelInfo, Principal
 from modelport.contract.reply import Options, Reply
 from modelport.contract.task import Task
 from modelport.core.catalog.catalog import Catalog
+from modelport.core.config.paths import state_dir
 from modelport.core.config.settings import Settings
 from modelport.core.config.source import parse_source
 from modelport.core.placement.decide import readable_bytes
@@ -25,18 +26,19 @@ from modelport.core.plugins.registry import Registry
 from modelport.core.serving.access import Access
 from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock, LoopClock
-from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
-from modelport.core.serving.dispatch import Dispatcher, with_id
+from modelport.core.serving.dispatch import Dispatcher
 from modelport.core.serving.events import Events
 from modelport.core.serving.job import Job
 from modelport.core.serving.keeper import Keeper
 from modelport.core.serving.keys import Keyring
+from modelport.core.serving.learner import Learner
 from modelport.core.serving.model import Model
 from modelport.core.serving.observers import ObserverQueue
-from modelport.core.serving.planning import Latencies, Planning
+from modelport.core.serving.planning import Planning
 from modelport.core.serving.principal import Caller
 from modelport.core.serving.refusals import shutting_down
+from modelport.core.serving.router import Router, candidates
 from modelport.core.serving.stream import Stream
 from modelport.core.serving.views import hardware_view, placement_view
 
@@ -83,13 +85,15 @@ class Host:
         self._hooks = Hooks(registry.manager)
         self._access = Access(keyring or Keyring.of(settings), registry.authorizers)
         self._observers = ObserverQueue(registry.observers, metrics.observer_dropped)
-        latencies = Latencies()
-        self._planning = Planning(settings, registry, catalog, hardware, self._executors, self._hooks, latencies)
+        self._learner = Learner(settings.learning, state_dir(settings) / "learned.json", self._clock)
+        self._planning = Planning(settings, registry, catalog, hardware, self._executors, self._hooks, self._learner)
         limits = settings.limits
         self._keeper = Keeper(hardware.budgets, self._clock, min(limits.load_wait_s / 4, 5.0))
-        self._dispatcher = Dispatcher(self._clock, metrics, self._observers, limits.request_s, latencies.measured)
+        self._dispatcher = Dispatcher(self._clock, metrics, self._observers, limits.request_s, self._learner)
         self._created = int(time.time())
         self._models = {name: self._declare(name) for name in catalog.names.models}
+        deadline_s = self._dispatcher.deadline_s
+        self._router = Router(settings, registry, hardware, self._access, self._learner, metrics, self._models, self, deadline_s)
         self._background: set[asyncio.Task[Any]] = set()
         self._phase: Literal["starting", "serving", "draining", "stopped"] = "starting"
 
@@ -119,7 +123,7 @@ class Host:
 
     def model(self, principal: Principal, name: str) -> ModelInfo:
         """The model of that name or alias."""
-        return self._visible(self._access.caller(principal), name).info()
+        return self.visible(self._access.caller(principal), name).info()
 
     def tasks(self) -> Mapping[str, Task[Any, Any, Any]]:
         """Every task that an enabled skill serves, by name."""
@@ -127,13 +131,15 @@ class Host:
 
     async def default_task(self, principal: Principal, name: str) -> str:
         """The first task of a model, once its checkpoint has been read."""
-        model = await self._named(self._access.caller(principal), name)
+        if name == AUTO:
+            raise InvalidRequest(f"The model {AUTO!r} does what it is asked for: name the task.", param="task")
+        model = await self.named(self._access.caller(principal), name)
         await model.read(wait_s=self._settings.limits.load_wait_s)
         return model.tasks[0]
 
     def placement(self, principal: Principal, name: str) -> Mapping[str, Any]:
         """The whole decision where and how the model runs, of its default task; `others` has those of its other programs."""
-        model = self._visible(self._access.caller(principal), name)
+        model = self.visible(self._access.caller(principal), name)
         return placement_view(model, self._planning, self._hardware)
 
     def hardware(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
@@ -146,14 +152,28 @@ class Host:
         self._access.caller(principal)
         return [record.describe() for record in self._registry.records]
 
+    def recommendations(self, principal: Principal, task: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """What `auto` would be answered by, for each task that the caller's models do, and what that rests on."""
+        caller = self._access.caller(principal)
+        mine = [m for m in self._models.values() if self._access.may_use(caller, m.name, m.settings.aliases)]
+        if task is not None and task not in self._registry.tasks:
+            known = ", ".join(sorted(self._registry.tasks)) or "none"
+            raise WrongTask(f"No skill here does {task!r}. Tasks: {known}.", param="task")
+        asked = sorted({name for model in mine for name in model.tasks}) if task is None else [task]
+        return self._learner.recommendations({name: [model.name for model in candidates(mine, name)] for name in asked})
+
+    def rate(self, principal: Principal, request_id: str, score: float) -> None:
+        """Notes what a caller thinks of an answer it had."""
+        self._learner.rate(request_id, self._access.need(principal, "infer").name, score)
+
     # ----------------------------------------------------------------------------------------------- load and unload
 
     async def load(self, principal: Principal, name: str) -> ModelInfo:
         """Loads a model's default task and returns when it is ready."""
         caller = self._access.need(principal, "admin")
-        model = await self._named(caller, name)
+        model = await self.named(caller, name)
         self._access.check(caller, "load", model.name, model.settings.aliases)
-        self._refuse_while_stopping()
+        self.refuse_while_stopping()
         await model.read(again=True)
         await model.deployment(model.tasks[0]).load()
         return model.info()
@@ -161,7 +181,7 @@ class Host:
     async def unload(self, principal: Principal, name: str) -> ModelInfo:
         """Unloads a model once its running requests are done."""
         caller = self._access.need(principal, "admin")
-        model = self._visible(caller, name)
+        model = self.visible(caller, name)
         self._access.check(caller, "unload", model.name, model.settings.aliases)
         if model.settings.pin:
             raise Conflict(
@@ -184,8 +204,8 @@ class Host:
         options: Options = Options(),
     ) -> Reply[Any]:
         """Answers one request."""
-        deployment, definition, caller, options = await self._route(task, model, request, principal, scope, options)
-        return await self._dispatcher.run(deployment, definition, request, caller.name, scope, options)
+        route = await self._router.route(task, model, request, principal, scope, options)
+        return await self._dispatcher.run(route.deployment, route.task, request, route.caller.name, scope, route.options)
 
     async def stream(
         self,
@@ -197,61 +217,10 @@ class Host:
         options: Options = Options(),
     ) -> Stream:
         """Starts a streamed answer and returns when its first delta is there."""
-        deployment, definition, caller, options = await self._route(task, model, request, principal, scope, options)
-        if definition.delta is None:
+        route = await self._router.route(task, model, request, principal, scope, options)
+        if route.task.delta is None:
             raise InvalidRequest(f"The task {task!r} does not stream. Ask without streaming.", param="stream")
-        return await self._dispatcher.stream(deployment, definition, request, caller.name, scope, options)
-
-    async def _route(
-        self,
-        task: str,
-        name: str,
-        request: msgspec.Struct,
-        principal: Principal,
-        scope: Mapping[str, Any] | None,
-        options: Options,
-    ) -> tuple[Deployment, Task[Any, Any, Any], Caller, Options]:
-        """Checks a request, and finds where it goes and with which options. Suspends only if the checkpoint is not read."""
-        known = ""
-        try:
-            caller = self._access.need(principal, "infer")
-            model = self._models.get(name) or await self._named(caller, name)
-            known = model.name
-            self._access.check(caller, "infer", model.name, model.settings.aliases)
-            self._refuse_while_stopping()
-            definition = self._registry.tasks.get(task)
-            if definition is None:
-                raise WrongTask(
-                    f"No skill here does {task!r}. Tasks: {', '.join(sorted(self._registry.tasks)) or 'none'}.", param="task"
-                )
-            if type(request) is not definition.request:
-                raise InvalidRequest(
-                    f"The task {task!r} takes a {definition.request.__name__}, and was given a {type(request).__name__}.",
-                    param="request",
-                )
-            if model.choice is None:
-                reading = model.read(wait_s=self._settings.limits.load_wait_s)
-                left_s = await attended(reading, scope, self._dispatcher.deadline_s(options))
-                self._refuse_while_stopping()  # it has no place yet, so the drain does not wait for it
-                options = msgspec.structs.replace(options, deadline_s=left_s)
-            return self._deployment(model, task, options.hardware), definition, caller, with_id(options, scope)
-        except ModelportError as error:
-            self._events.request_rejected(known, error.kind)
-            raise
-
-    def _deployment(self, model: Model, task: str, hardware: str) -> Deployment:
-        if not hardware:
-            return model.deployment(task)
-        if not self._settings.allow_backend_choice:
-            raise InvalidRequest(
-                "This server does not let requests choose their hardware (allow_backend_choice).", param="hardware"
-            )
-        places = {*self._registry.backends, *(device.id for device in self._hardware.devices)}
-        if hardware not in places:
-            raise InvalidRequest(
-                f"There is no hardware {hardware!r}. There is: {', '.join(sorted(places)) or 'none'}.", param="hardware"
-            )
-        return model.loaded_on(task, hardware) or model.deployment(task, hardware)
+        return await self._dispatcher.stream(route.deployment, route.task, request, route.caller.name, scope, route.options)
 
     # -------------------------------------------------------------------------------------------------- start and stop
 
@@ -296,6 +265,7 @@ class Host:
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(executor.close() for executor in self._executors.values()), return_exceptions=True)
         await self._hardware.close()
+        self._learner.save()
         await asyncio.to_thread(self._observers.close)
 
     def readiness(self) -> Literal["ready", "loading", "failed", "draining"]:
@@ -344,7 +314,7 @@ class Host:
             on_state=on_state,
         )
 
-    def _visible(self, caller: Caller, name: str) -> Model:
+    def visible(self, caller: Caller, name: str) -> Model:
         """The model that a caller means by `name`; an unknown one is told only of models it may use."""
         resolved = self._catalog.names.resolve(name, caller.models)
         model = self._models.get(resolved)
@@ -355,11 +325,11 @@ class Host:
             model = self._models[resolved] = self._declare(resolved)
         return model
 
-    async def _named(self, caller: Caller, name: str) -> Model:
-        """As `_visible`; waits for the families where they may be named."""
+    async def named(self, caller: Caller, name: str) -> Model:
+        """As `visible`; waits for the families where they may be named."""
         if self._settings.allow_families and not self._catalog.families.heads and name not in self._models:
             await self._catalog.load_families()
-        return self._visible(caller, name)
+        return self.visible(caller, name)
 
     def _deployments(self) -> list[Deployment]:
         return [deployment for model in self._models.values() for deployment in model.deployments.values()]
@@ -369,7 +339,8 @@ class Host:
         if state in _TOLD:
             self._hooks.model_state_changed(model, state, reason)
 
-    def _refuse_while_stopping(self) -> None:
+    def refuse_while_stopping(self) -> None:
+        """Raises `Unavailable` once no more requests are taken."""
         if self._phase in {"draining", "stopped"}:
             raise shutting_down()
 

@@ -30,6 +30,7 @@ class Job:
         tasks: What it serves, the default first.
         program: What is loaded, or None.
         hardware: The backend or device that requests named, or empty.
+        subject: What measurements are kept under: its source, revision, program and type.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Job:
         self.tasks = tasks
         self.program = program
         self.hardware = hardware
+        digest = program.digest if program is not None else ""
+        self.subject = f"{card.source or model}@{card.revision}:{digest}:{settings.dtype}"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +73,6 @@ class Planner(Protocol):
 
     def replica(self, job: Job, slot: Slot) -> Replica:
         """A replica for a slot, not started."""
+
+    def loaded(self, job: Job, slot: Slot) -> None:
+        """Notes what the load of a slot took."""

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from modelport.contract.errors import ConfigurationError, NotFound, Unauthenticated
+from modelport.core.config.files import write_whole
 from modelport.core.config.paths import state_dir
 from modelport.core.config.settings import Settings
 from modelport.core.serving.principal import SCOPES, Caller
@@ -212,16 +212,7 @@ class Keyring:
             raise ConfigurationError(f"The keys in {self.path} cannot be written: {error.strerror or error}.") from None
 
     def _write(self, file: _File) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name + ".")  # made with mode 0600
-        try:
-            with os.fdopen(handle, "wb") as target:
-                target.write(msgspec.json.format(msgspec.json.encode(file)))
-                target.flush()
-                os.fsync(target.fileno())
-            Path(name).replace(self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(self.path, msgspec.json.format(msgspec.json.encode(file)))
         self._seen = None
 
 

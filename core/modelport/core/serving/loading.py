@@ -118,6 +118,7 @@ class Loading:
         slot.memory = measured
         seconds = self._clock.now() - began
         plan.record.attempts.append(AttemptRecord(backend=candidate.backend, devices=devices, seconds=seconds))
+        self._planner.loaded(self._job, slot)
         plan.record.loaded(candidate.backend, devices, ready, self._job.program)
         self._events.load_finished(self._job.model, candidate.backend, ready.load_s or seconds, ready.memory_bytes)
         return slot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,33 +14,18 @@ from modelport.contract.executor import Executor, Replica, ReplicaSpec
 from modelport.contract.extension import Candidate
 from modelport.core.catalog.catalog import Catalog
 from modelport.core.config.settings import Settings
-from modelport.core.placement.decide import Placement, decide
+from modelport.core.placement.decide import Pick, Placement, decide
 from modelport.core.placement.hardware import Hardware
 from modelport.core.placement.hooks import Hooks
 from modelport.core.placement.record import PlacementRecord, record_of
 from modelport.core.plugins.registry import Registry
 from modelport.core.serving.job import Job, Plan
+from modelport.core.serving.learner import Learner
 from modelport.core.serving.slot import Slot
 
-__all__ = ["Latencies", "Planning"]
+__all__ = ["Planning"]
 
 _BESIDE_MODELS = 2**30  # interpreter and libraries of a worker, which no budget of models counts
-
-
-class Latencies:
-    """Measured seconds on the device per request, by model and backend; forgotten with the server."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, dict[str, float]] = {}
-
-    def measured(self, model: str, backend: str, run_s: float) -> None:
-        """Notes a request."""
-        known = self._seconds.setdefault(model, {})
-        known[backend] = 0.9 * known.get(backend, run_s) + 0.1 * run_s
-
-    def of(self, model: str) -> Mapping[str, float]:
-        """By backend."""
-        return self._seconds.get(model, {})
 
 
 class Planning:
@@ -52,7 +38,7 @@ class Planning:
         hardware: What there is.
         executors: By name.
         hooks: `choose_placement`.
-        latencies: What was measured.
+        learner: What was measured.
     """
 
     def __init__(
@@ -63,7 +49,7 @@ class Planning:
         hardware: Hardware,
         executors: Mapping[str, Executor],
         hooks: Hooks,
-        latencies: Latencies,
+        learner: Learner,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -71,7 +57,7 @@ class Planning:
         self._hardware = hardware
         self._executors = executors
         self._hooks = hooks
-        self._latencies = latencies
+        self._learner = learner
         self._folders: dict[str, dict[str, Path]] = {}
         self._placements: dict[str, Placement] = {}
 
@@ -87,10 +73,10 @@ class Planning:
             self._folders[job.name] = await self._catalog.folders(job.program, job.card)
         elif job.card.path:
             self._folders[job.name] = {"main": Path(job.card.path)}
-        placement = self._placements[job.name] = self.decide(job, failing)
+        placement = self._placements[job.name] = self.decide(job, failing, partial(self._learner.place, job))
         return Plan(order=placement.order, record=self.record(job, placement), failing=failing)
 
-    def decide(self, job: Job, failing: Mapping[str, str] | None = None) -> Placement:
+    def decide(self, job: Job, failing: Mapping[str, str] | None = None, pick: Pick | None = None) -> Placement:
         """The decision as it would be now."""
         return decide(
             name=job.model,
@@ -101,8 +87,9 @@ class Planning:
             probes=self._hardware.probes,
             budgets=self._hardware.budgets(),
             hardware=job.hardware,
-            latencies=self._latencies.of(job.model),
+            measured=self._learner.measured(job),
             failing=failing,
+            pick=pick,
             choose=self._hooks.choose_placement,
         )
 
@@ -113,6 +100,10 @@ class Planning:
     def replica(self, job: Job, slot: Slot) -> Replica:
         """A replica for a slot, not started."""
         return self._executor(job).replica(self.spec(job, slot.candidate), slot)
+
+    def loaded(self, job: Job, slot: Slot) -> None:
+        """Notes what the load of a slot took: its next estimate."""
+        self._learner.loaded(job, slot.place, slot.ready.load_s, slot.ready.memory_bytes)
 
     def spec(self, job: Job, place: Candidate) -> ReplicaSpec:
         """Everything that a worker needs to load `job` at `place`."""

@@ -43,6 +43,7 @@ class Slot:
     Attributes:
         name: Tells the replicas of a model apart, in metrics.
         candidate: Where it runs.
+        place: Its devices' ids.
         memory: What it is charged for, by device id.
         ready: What the loaded replica said of itself, once it is loaded.
         aboard: Tickets that the replica holds, by id; settled ones included until it lets go of them.
@@ -51,6 +52,8 @@ class Slot:
     def __init__(self, name: str, candidate: Candidate, owner: SlotOwner, clock: Clock, memory: Mapping[str, int]) -> None:
         self.name = name
         self.candidate = candidate
+        self.place = candidate.place
+        self._is_emulated = any(device.properties.get("emulated") for device in candidate.devices)
         self.memory = dict(memory)
         self.ready = ReplicaReady()
         self.aboard: dict[int, Ticket] = {}
@@ -78,7 +81,7 @@ class Slot:
         assert self._replica is not None
         self.aboard[ticket.id] = ticket
         ticket.carrier = self
-        ticket.backend = self.candidate.backend
+        ticket.backend, ticket.place, ticket.is_emulated = self.candidate.backend, self.place, self._is_emulated
         self._replica.call(ticket.call(self._clock.now()), ticket.receive)
 
     def cancel(self, ticket: Ticket) -> None:

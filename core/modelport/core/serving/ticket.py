@@ -41,6 +41,8 @@ class Ticket:
     Attributes:
         outcome: Done when settled: the last part, or the error.
         backend: Where it ran last, for metrics.
+        place: The device or devices it ran on last.
+        is_emulated: Whether how long it took there says nothing.
         deaths: How many workers died with it aboard.
         failures: How many times a device failed it.
         has_streamed: Whether the caller has had a part of its answer.
@@ -56,8 +58,10 @@ class Ticket:
         "failures",
         "has_streamed",
         "id",
+        "is_emulated",
         "options",
         "outcome",
+        "place",
         "request",
         "size",
         "started",
@@ -88,7 +92,8 @@ class Ticket:
         self.arrivals = arrivals
         self.outcome: asyncio.Future[ResultPart | ModelportError] = asyncio.get_running_loop().create_future()
         self.started = False
-        self.backend = ""
+        self.backend = self.place = ""
+        self.is_emulated = False
         self.deaths = self.failures = 0
         self.has_streamed = False
         self.timer: Timer | None = None

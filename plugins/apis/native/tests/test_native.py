@@ -215,6 +215,25 @@ async def test_models_are_loaded_and_unloaded_by_admins(client, host):
     assert host.actions == [("load", "org/chat"), ("unload", "embedder")]
 
 
+async def test_auto_needs_a_task_and_is_the_hosts_choice(client, host):
+    await client.post("/v1/infer/auto", json={"inputs": "a", "task": "feature-extraction"})
+    assert host.calls[-1].model == "embedder"
+    refused = await client.post("/v1/infer/auto", json={"inputs": "a", "task": "knitting"})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "wrong_task")
+
+
+async def test_recommendations_are_listed_and_answers_rated(client, host):
+    told = (await client.get("/v1/recommendations", params={"task": "shout"})).json()["recommendations"]
+    assert [(each["task"], each["model"]) for each in told] == [("shout", "loud")]
+    await client.post("/v1/infer/embedder", json={"inputs": "a"}, headers={"x-request-id": "r-1"})
+    rated = await client.post("/v1/feedback", json={"request_id": "r-1", "score": 0.5})
+    assert (rated.status_code, rated.content, host.ratings) == (204, b"", [("r-1", 0.5)])
+    unknown = await client.post("/v1/feedback", json={"request_id": "r-2", "score": 0.5})
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "request_id")
+    wrong = await client.post("/v1/feedback", json={"request_id": "r-1"})
+    assert wrong.status_code == 400
+
+
 async def test_hardware_and_plugins_are_listed(client):
     assert (await client.get("/v1/hardware")).json()["backends"][0]["backend"] == "fake"
     assert (await client.get("/v1/plugins")).json()["plugins"][0]["state"] == "enabled"

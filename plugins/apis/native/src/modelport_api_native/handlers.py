@@ -11,9 +11,9 @@ from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from modelport.contract.api import model_id, model_route
+from modelport.contract.api import decode_body, model_id, model_route
 from modelport.contract.errors import UnsupportedParameter, WrongTask
-from modelport.contract.host import Host, ModelInfo, Principal
+from modelport.contract.host import AUTO, Host, ModelInfo, Principal
 from modelport_api_native.encoding import encoder, json_reply
 from modelport_api_native.envelope import read_envelope, read_request
 from modelport_api_native.events import EventStream
@@ -57,6 +57,10 @@ async def infer(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 
 async def _chosen_task(host: Host, principal: Principal, model: str, asked: str | None) -> str:
     """The task to do: the model's first, unless another of its tasks is asked for."""
+    if asked is not None and model == AUTO:
+        if asked not in host.tasks():
+            raise WrongTask(f"No skill here does '{asked}'. Tasks: {', '.join(host.tasks())}.", param="task")
+        return asked
     default = await host.default_task(principal, model)  # after it all of the model's tasks are known
     if asked is None:
         return default
@@ -117,10 +121,30 @@ async def hardware(request: AnyRequest, host: HostDependency) -> Response[bytes]
     return json_reply({"backends": host.hardware(host.principal(request.scope))})
 
 
+@get("/v1/recommendations")
+async def recommendations(request: AnyRequest, host: HostDependency, task: str | None = None) -> Response[bytes]:
+    """What the model `auto` would be, task by task, and what that rests on."""
+    return json_reply({"recommendations": host.recommendations(host.principal(request.scope), task)})
+
+
+class Feedback(msgspec.Struct, forbid_unknown_fields=True):
+    """What a caller thinks of an answer: `request_id` is in its header `x-request-id`, `score` is from 0 (useless) to 1."""
+
+    request_id: str
+    score: float
+
+
+@post("/v1/feedback", status_code=204)
+async def feedback(request: AnyRequest, host: HostDependency) -> None:
+    """Takes a rating, from which `auto` learns."""
+    rating = decode_body(await request.body(), Feedback)
+    host.rate(host.principal(request.scope), rating.request_id, rating.score)
+
+
 @get("/v1/plugins", opt=ADMIN)
 async def plugins(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every installed plugin with its state and the reason of it."""
     return json_reply({"plugins": host.plugins(host.principal(request.scope))})
 
 
-HANDLERS = (infer, catalog, info, placement, load, unload, hardware, plugins)
+HANDLERS = (infer, catalog, info, placement, load, unload, hardware, recommendations, feedback, plugins)

@@ -17,6 +17,28 @@ def install(folder: Path, kind: str, name: str, source: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
+REEXPORT = """
+from modelport import hookimpl
+from modelport.testing.{module} import {name}
+
+MODELPORT_CONTRACT = "1.0"
+
+@hookimpl
+def register_{kind}():
+    return [{name}()]
+"""
+
+
+def backend(module: str, name: str) -> str:
+    """The source of a plugin that registers a backend of `modelport.testing`."""
+    return REEXPORT.format(module=module, name=name, kind="backends")
+
+
+def skill(module: str, name: str) -> str:
+    """The source of a plugin that registers a skill of `modelport.testing`."""
+    return REEXPORT.format(module=module, name=name, kind="skills")
+
+
 API = """
 from litestar import {imports}
 from litestar.types import Receive, Scope, Send

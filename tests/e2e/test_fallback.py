@@ -10,18 +10,7 @@ from safetensors.numpy import save_file
 
 from modelport.testing.fake_network import write_tiny_network
 
-from .plugins import install
-
-PLUGIN = """
-from modelport import hookimpl
-from modelport.testing.{module} import {name}
-
-MODELPORT_CONTRACT = "1.0"
-
-@hookimpl
-def register_{kind}():
-    return [{name}()]
-"""
+from .plugins import backend, install, skill
 
 
 @pytest.fixture
@@ -30,9 +19,9 @@ def start(tmp_path, serve):
 
     def begin(model: str = "", limits: str = "", **options: object):
         plugins = tmp_path / "plugins"
-        install(plugins, "backends", "fake-faulty", PLUGIN.format(module="faulty", name="FaultyBackend", kind="backends"))
-        install(plugins, "backends", "fake-numpy", PLUGIN.format(module="fakes", name="NumpyBackend", kind="backends"))
-        env = install(plugins, "skills", "fake-pairs", PLUGIN.format(module="fake_skills", name="Pairs", kind="skills"))
+        install(plugins, "backends", "fake-faulty", backend("faulty", "FaultyBackend"))
+        install(plugins, "backends", "fake-numpy", backend("fakes", "NumpyBackend"))
+        env = install(plugins, "skills", "fake-pairs", skill("fake_skills", "Pairs"))
         folder = write_tiny_network(tmp_path / "tiny")
         save_file({"none": np.zeros(1, np.float32)}, folder / "model.safetensors")  # its weights follow from its configuration
         lines = "\n".join(f"{key} = {value!r}".replace("'", '"') for key, value in options.items())

@@ -119,6 +119,9 @@ class Keeper:
                 if not wanted():
                     raise NoLongerWanted
                 say(f"waiting for room: {_list(plan.names)} must become idle first")
+                for held_s in (self._held_s(self._tenants[name]) for name in plan.names):
+                    if held_s > 0:
+                        self._clock.later(held_s + 0.001, self.changed)
                 if timer is None:
                     timer = self._clock.later(self._patience_s, hurry)
                 if is_urgent:
@@ -165,13 +168,17 @@ class Keeper:
             residents.append(
                 Resident(
                     name=name,
-                    state=tenant.residence,
+                    state="held" if tenant.residence == "idle" and self._held_s(tenant) > 0 else tenant.residence,
                     memory=dict(memory),
                     last_used=tenant.last_used,
                     pinned=tenant.is_pinned,
                 )
             )
         return residents
+
+    def _held_s(self, tenant: Tenant) -> float:
+        """Seconds for which an idle model must stay yet, because it has been thrashing."""
+        return tenant.ready_since + self._thrashing.hold_s(tenant.name, tenant.load_s) - self._clock.now()
 
     def _charge(self, tenant: Tenant, memory: Mapping[str, int]) -> None:
         held = self._held.setdefault(tenant.name, {})
@@ -185,7 +192,10 @@ class Keeper:
         for name in names:
             victim = self._tenants[name]
             if self._thrashing.evicted(name, wanted_by.name, now - victim.ready_since, victim.load_s):
-                note = f"{name!r} and {wanted_by.name!r} evict each other in turn, sooner than their loads pay off"
+                note = (
+                    f"{name!r} and {wanted_by.name!r} evict each other in turn, sooner than their loads pay off; from now on "
+                    "each stays for a while after its load, and the other waits"
+                )
                 _log.warning("thrashing", models=[name, wanted_by.name], advice=f"{note}; raise memory.budget_bytes or pin one")
                 victim.warn(note)
                 wanted_by.warn(note)

@@ -1,7 +1,7 @@
 """Who may stay in memory: pure, data in, plan out.
 
-Rules: what loads, computes, drains or is pinned is never evicted; of the rest the longest unused goes first, and no more go than
-must. Where the others are only busy, the answer is to wait; where waiting cannot help, it is a refusal that says why.
+Rules: what loads, computes, drains, is held or is pinned is never evicted; of the rest the longest unused goes first, and no more
+go than must. Where the others are only busy, the answer is to wait; where waiting cannot help, it is a refusal that says why.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Evictions", "Plan", "Refusal", "Resident", "Thrashing", "Wait", "mak
 
 
 class Resident(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that holds memory. `last_used` is any clock's; larger is later."""
+    """A deployment that holds memory. `last_used` is any clock's; larger is later. `held` is idle, and stays for a while."""
 
     name: str
-    state: Literal["loading", "idle", "busy", "draining"]
+    state: Literal["loading", "idle", "held", "busy", "draining"]
     memory: Mapping[str, int]
     last_used: float = 0.0
     pinned: bool = False
@@ -93,20 +93,31 @@ def _why_never(name: str, device: str, need: int, budget: int, for_good: int, pi
 
 
 class Thrashing:
-    """Notices two models that evict each other in turn sooner than their loads pay off.
+    """Notices two models that evict each other in turn sooner than their loads pay off, and holds them from then on.
 
     An eviction counts when the model had been ready for less than `factor` times its own load time; two such in turn,
-    each for the other, are thrashing.
+    each for the other, are thrashing. A model that thrashes is held for that time after each load, at most `longest_s`, so that
+    its load serves more than one request; it thrashes no more once it has stayed longer.
     """
 
-    def __init__(self, factor: float = 5.0) -> None:
+    def __init__(self, factor: float = 5.0, longest_s: float = 30.0) -> None:
         self._factor = factor
+        self._longest_s = longest_s
         self._hasty: dict[str, str] = {}
+        self._thrashing: set[str] = set()
 
     def evicted(self, victim: str, wanted_by: str, resident_s: float, load_s: float) -> bool:
         """Notes an eviction; returns whether the two are thrashing."""
         if resident_s > self._factor * load_s:
             self._hasty.pop(victim, None)
+            self._thrashing.discard(victim)
             return False
         self._hasty[victim] = wanted_by
-        return self._hasty.get(wanted_by) == victim
+        if self._hasty.get(wanted_by) != victim:
+            return False
+        self._thrashing |= {victim, wanted_by}
+        return True
+
+    def hold_s(self, name: str, load_s: float) -> float:
+        """Seconds for which a model stays after a load, whoever wants its room."""
+        return min(self._factor * load_s, self._longest_s) if name in self._thrashing else 0.0

@@ -21,6 +21,7 @@ __all__ = [
     "tiny_llama",
     "tiny_mistral",
     "tiny_qwen2",
+    "tiny_reader",
     "write_byte_tokenizer",
     "write_word_tokenizer",
 ]
@@ -54,6 +55,17 @@ def tiny_cross_encoder(folder: Path, seed: int = 0, labels: int = 1, **config: A
         **(_bert() | {"num_labels": labels, "id2label": names, "label2id": {v: k for k, v in names.items()}} | config)
     )
     return _words(folder, BertForSequenceClassification, made, seed)
+
+
+def tiny_reader(folder: Path, head: str = "token-classification", seed: int = 0, **config: Any) -> Path:
+    """A Bert that points into texts: `head` is `token-classification` (five labels), `masked-lm` or `question-answering`."""
+    import transformers
+
+    names = dict(enumerate(("O", "B-PER", "I-PER", "B-LOC", "I-LOC")))
+    labels = {"id2label": names, "label2id": {v: k for k, v in names.items()}} if head == "token-classification" else {}
+    made = transformers.BertConfig(**(_bert() | labels | config))
+    kind = {"token-classification": "TokenClassification", "masked-lm": "MaskedLM", "question-answering": "QuestionAnswering"}
+    return _words(folder, getattr(transformers, f"BertFor{kind[head]}"), made, seed)
 
 
 def tiny_llama(folder: Path, seed: int = 0, **config: Any) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken, Encoding, processors
 from tokenizers import Tokenizer as Backend
 
 from modelport.contract.errors import ConfigurationError, InvalidRequest
@@ -97,6 +97,34 @@ class Tokenizer:
                 second.truncate(keep_pair, direction=side)
         encoding = self.backend.post_process(first, second, add_special_tokens=special)
         return Encoded(encoding.ids, encoding.type_ids)
+
+    def windows(self, text: str, pair: str | None = None, *, max_tokens: int | None = None, stride: int = 0) -> list[Encoding]:
+        """The library's own encodings, with offsets and words, of a text or pair, special tokens included.
+
+        Args:
+            text: The text.
+            pair: The second text of a pair; then it is this one that is cut into windows.
+            max_tokens: Most tokens of each encoding; without it there is one, of any length. If the parts that are in every
+                window leave no room, there are none.
+            stride: How many tokens consecutive windows share.
+        """
+        first = self.backend.encode(text, add_special_tokens=False)
+        second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
+        cut = first if second is None else second
+        if max_tokens is not None:
+            fixed = self.backend.num_special_tokens_to_add(second is not None) + (len(first.ids) if second is not None else 0)
+            if max_tokens <= fixed:
+                return []
+            cut.truncate(max_tokens - fixed, stride=min(stride, max_tokens - fixed - 1))
+        parts = [cut, *cut.overflowing]
+        if second is None:
+            return [self.backend.post_process(part, add_special_tokens=True) for part in parts]
+        return [self.backend.post_process(first, part, add_special_tokens=True) for part in parts]
+
+    def spell(self, tokens: Sequence[str]) -> str:
+        """The text of tokens that are given by their spelling in the vocabulary."""
+        decoder = self.backend.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[Encoded]:
         """Ids of several texts, in order."""

@@ -1,0 +1,69 @@
+"""What points into a text: labelled tokens, filled masks, and answers to questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelport import hookimpl
+from modelport.contract import ArraySpec, At, Claim, Forward, ModelCard, Output, Program, Session, SessionContext, Skill, Softmax
+from modelport.tasks.tokens import FILL_MASK, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from modelport_hf.folder import has_tokenizer, takes_type_ids
+from modelport_hf.heads import head_of, is_text
+
+MODELPORT_CONTRACT = "1.0"
+
+_TASKS = {"token-classification": "token-classification", "masked-lm": "fill-mask", "question-answering": "question-answering"}
+_OUTPUTS = {
+    "token-classification": (Output("logits"),),
+    "fill-mask": (Output("logits", chain=(At("mask_positions"), Softmax())),),
+    "question-answering": (Output("start_logits"), Output("end_logits")),
+}
+
+
+class TokenClassification(Skill):
+    """One head, one task."""
+
+    name = "token_classification"
+    tasks = (TOKEN_CLASSIFICATION, FILL_MASK, QUESTION_ANSWERING)
+    heads = {head: (task,) for head, task in _TASKS.items()}
+    default_checkpoints = {
+        "bert": "google-bert/bert-base-uncased",
+        "distilbert": "distilbert/distilbert-base-cased-distilled-squad",
+        "roberta": "FacebookAI/roberta-base",
+        "xlm-roberta": "FacebookAI/xlm-roberta-base",
+        "modernbert": "answerdotai/ModernBERT-base",
+        "deberta-v2": "deepset/deberta-v3-base-squad2",
+        "electra": "google/electra-small-generator",
+        "albert": "albert/albert-base-v2",
+        "camembert": "almanach/camembert-base",
+    }
+
+    def claim(self, card: ModelCard) -> Claim | None:
+        task = _TASKS.get(head_of(card.architectures) or "")
+        if task is None or not has_tokenizer(card.files) or not is_text(card.config, card.files):
+            return None
+        return Claim((task,), 100, f"{card.architectures[0]} does {task}")
+
+    def programs(self, card: ModelCard) -> Mapping[str, Program]:
+        claim = self.claim(card)
+        task = claim.tasks[0] if claim else "token-classification"
+        head = next(head for head, served in _TASKS.items() if served == task)
+        names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_type_ids(card) else [])]
+        inputs = [ArraySpec(name, pad=None if name == "input_ids" else 0) for name in names]
+        if task == "fill-mask":
+            inputs.append(ArraySpec("mask_positions", axes=("batch", "masks")))
+        return {task: Program({"main": Forward(head=head, inputs=tuple(inputs), outputs=_OUTPUTS[task])})}
+
+    def session(self, context: SessionContext) -> Session:
+        from modelport_skill_token_classification.answers import AnsweringSession
+        from modelport_skill_token_classification.masks import MaskSession
+        from modelport_skill_token_classification.tokens import TokenSession
+
+        kinds = {"token-classification": TokenSession, "fill-mask": MaskSession, "question-answering": AnsweringSession}
+        return kinds[context.task](context)
+
+
+@hookimpl
+def register_skills() -> list[Skill]:
+    """All that points into a text."""
+    return [TokenClassification()]

@@ -26,7 +26,7 @@ test-slow: ## Run the tests marked slow
 	@$(VENV)/bin/python tools/check.py pytest -- -m slow
 
 test-latest: ## Test core, skills and torch backends with the newest transformers, in .venv-latest
-	@$(PYTHON) tools/environment.py --venv $(LATEST) --constraints constraints-latest.txt --group test
+	@$(PYTHON) tools/environment.py --venv $(LATEST) --constraints constraints-latest.txt --group compress --group test
 	@$(LATEST)/bin/modelport demo
 	@$(LATEST)/bin/python tools/check.py pytest
 

@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,8 @@ from .conftest import CHAT, EMBED, Server
 
 pytestmark = pytest.mark.real
 
-try:
-    metadata.version("optimum-intel")
-    HAS_OPTIMUM = True
-except metadata.PackageNotFoundError:
-    HAS_OPTIMUM = False
 EMBEDDERS = ["minilm", "minilm-openvino"]
-NEEDS_OPTIMUM = pytest.mark.skipif(not HAS_OPTIMUM, reason="optimum, which converts language models, is not installed")
-GENERATORS = ["smollm2", pytest.param("smollm2-openvino", marks=NEEDS_OPTIMUM)]
+GENERATORS = ["smollm2", "smollm2-openvino"]
 TEXTS = ["A man is eating food.", "Someone is having a meal.", "The stock market fell sharply today.", "ünïcödé 🚀 " * 20]
 PROMPTS = [
     "The three primary colours are",
@@ -168,7 +161,7 @@ def test_server_process_never_maps_libtorch_nor_imports_transformers(real, clien
     assert "libtorch" in Path(f"/proc/{real.worker_of('minilm').pid}/maps").read_text()
 
 
-@pytest.mark.parametrize("model", ["minilm-openvino", pytest.param("smollm2-openvino", marks=NEEDS_OPTIMUM)])
+@pytest.mark.parametrize("model", ["minilm-openvino", "smollm2-openvino"])
 def test_workers_of_openvino_never_map_libtorch(model, real):
     path, asked = ("embeddings", {"input": "warm"}) if model.startswith("minilm") else ("completions", {"prompt": "warm"})
     assert real.client.post(f"/v1/{path}", json={"model": model, **asked}).status_code == 200

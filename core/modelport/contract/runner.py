@@ -53,7 +53,7 @@ class Runner(Protocol):
 
         The future's result has one array per wanted output, reduced as far as `limits.reductions` goes. It may be done on
         return. An exception in the future fails these items and no others: a `MemoryError` says that the batch does not fit,
-        and it is tried once more in halves; a `DeviceFailed` that the device is at fault, and the requests may go elsewhere.
+        and it is tried again in halves; a `DeviceFailed` that the device is at fault, and the requests may go elsewhere.
         """
 
     def engine(self, entry: str) -> Engine:

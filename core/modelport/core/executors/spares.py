@@ -92,6 +92,7 @@ class Spares:
             _log.debug("no spare worker: memory is short", free_bytes=free)
             return
         environment = worker_environment(os.environ, spec.environment)
+        greeting = pack([protocol.encode(protocol.Prepare(self._modules(spec)))]).data
 
         def ended() -> None:
             self._ready = [entry for entry in self._ready if entry[1] is not child]
@@ -102,9 +103,9 @@ class Spares:
         except ModelportError as error:
             _log.warning("a spare worker could not be started", reason=error.message)
             return
-        # It fits into the socket at once: nobody reads the answers before the process has become somebody's worker.
-        child.socket.sendall(pack([protocol.encode(protocol.Prepare(self._modules(spec)))]).data)
         self._ready.append((_kind(spec), child))
+        # It fits into the socket at once: nobody reads the answers before the process has become somebody's worker.
+        child.socket.sendall(greeting)
         _log.debug("spare worker started", backend=spec.backend, pid=child.pid)
 
     def _modules(self, spec: ReplicaSpec) -> list[str]:

@@ -17,7 +17,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
             answered there.
         requests: How many it answered.
         load_s: Of the last load.
-        memory_bytes: The most that a load took.
+        memory_bytes: What the last load took.
     """
 
     latency_s: float | None = None
@@ -32,4 +32,4 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     def loaded(self, load_s: float, memory_bytes: int) -> Measured:
         """After one more load."""
-        return msgspec.structs.replace(self, load_s=load_s, memory_bytes=max(self.memory_bytes, memory_bytes))
+        return msgspec.structs.replace(self, load_s=load_s, memory_bytes=memory_bytes)

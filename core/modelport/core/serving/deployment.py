@@ -243,7 +243,7 @@ class Deployment:
         """A device that fails one request after the other is left: its worker ends, and the next load avoids the place. Where
         there is another, the requests wait for that; their callers hear of it only if there is none."""
         now = self._clock.now()
-        is_over = self._faults.failed(slot.candidate, error, now)
+        is_over = self._faults.failed(slot.candidate, ticket.id, error, now)
         most = 0 if self.job.settings.strict else self._faults.most_tries(slot.candidate, self._order, now)
         if is_over and not slot.is_gone:
             self.unload(f"its device failed again and again: {error.message}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from modelport.contract.errors import ModelportError
+from modelport.contract.errors import DeviceFailed, ModelportError
 from modelport.contract.extension import Candidate
 from modelport.core.serving.events import Events
 from modelport.core.serving.slot import word_of
@@ -32,7 +32,8 @@ class Faults:
         self._most = most
         self._window_s = window_s
         self._deaths: dict[str, list[float]] = {}
-        self._in_a_row: dict[str, int] = {}
+        self._in_a_row: dict[str, list[int]] = {}
+        self._works: set[str] = set()
         self._given_up: dict[str, tuple[float, str]] = {}
 
     def died(self, candidate: Candidate, cause: ModelportError, now: float) -> None:
@@ -42,20 +43,28 @@ class Faults:
         deaths = self._deaths.setdefault(candidate.place, [])
         deaths[:] = [*(at for at in deaths if now - at < self._window_s), now]
 
-    def failed(self, candidate: Candidate, cause: ModelportError, now: float) -> bool:
-        """Notes that the device failed a request; returns whether it was one too many in a row."""
+    def failed(self, candidate: Candidate, request: int, cause: DeviceFailed, now: float) -> bool:
+        """Notes that the device failed a request; returns whether it is to be left.
+
+        A request may be at fault itself: one that is tried again counts once where others have been answered. So many in a row
+        are too many, and so are as many tries of one where nothing has worked yet; a device that is lost is lost.
+        """
         _log.warning("device failed", model=self._model, device=candidate.place, cause=cause.message)
         self._events.device_failed(self._model, candidate.backend)
-        count = self._in_a_row[candidate.place] = self._in_a_row.get(candidate.place, 0) + 1
-        if count < self._most:
+        tries = self._in_a_row.setdefault(candidate.place, [])
+        tries.append(request)
+        count = len(set(tries)) if candidate.place in self._works else len(tries)
+        if count < self._most and type(cause) is not DeviceFailed:
             return False
         del self._in_a_row[candidate.place]
-        why = f"its device failed {count} requests in a row, the last with: {cause.message.rstrip('.')}"
+        why = f"its device failed {len(tries)} times in a row, the last with: {cause.message.rstrip('.')}"
         self._given_up[candidate.place] = now, why
+        self._works.discard(candidate.place)
         return True
 
     def answered(self, candidate: Candidate) -> None:
         """Notes that a request was answered: the device works."""
+        self._works.add(candidate.place)
         if self._in_a_row:
             self._in_a_row.pop(candidate.place, None)
 

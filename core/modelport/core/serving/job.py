@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -30,7 +31,7 @@ class Job:
         tasks: What it serves, the default first.
         program: What is loaded, or None.
         hardware: The backend or device that requests named, or empty.
-        subject: What measurements are kept under: its source, revision, program and type.
+        subject: What measurements are kept under: the checkpoint, the program, and all settings that change what it takes.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class Job:
         self.program = program
         self.hardware = hardware
         digest = program.digest if program is not None else ""
-        self.subject = f"{card.source or model}@{card.revision}:{digest}:{settings.dtype}"
+        sizes = f"{settings.dtype}:{settings.max_length}:{settings.max_items}:{settings.threads}"
+        options = hashlib.sha256(repr(sorted(settings.backend_options.items())).encode()).hexdigest()[:8]
+        self.subject = f"{card.source or model}@{card.revision}:{digest}:{sizes}:{options}"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -232,6 +232,9 @@ class DeviceThread:
             del self._aboard[request]
             with contextlib.suppress(Exception):
                 self._engines[entry].cancel(request)
+        self.engine_load = EngineLoad(running=0, waiting=0)
+        with contextlib.suppress(Exception):
+            self.engine_load = self._engines[entry].load()
         self.progress += 1
         self._tell(self._listener.engine_failed, ids, error)
 

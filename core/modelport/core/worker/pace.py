@@ -17,8 +17,8 @@ _BASE_BYTES = 256
 class Pace:
     """Learns the seconds that one function takes per byte of its request. Pure: times are passed in.
 
-    The slowest calls count, and fade; processor time, because a thread also waits for its turn. A function that waits for
-    something else (a file, a lock) is never short, however little it computes.
+    The slowest calls count, and fade; processor time, because a thread also waits for its turn. A function that mostly waits for
+    something else (a file, a lock) is not short, however little it computes.
     """
 
     __slots__ = ("_per_byte", "_took")
@@ -35,4 +35,5 @@ class Pace:
 
     def is_short(self, size: int) -> bool:
         """Whether a call with a request of `size` bytes is over within `SHORT_S`; not before some calls have been seen."""
-        return len(self._took) == _SEEN and min(self._took) < SHORT_S and self._per_byte * (size + _BASE_BYTES) < SHORT_S
+        is_known = len(self._took) == _SEEN
+        return is_known and sorted(self._took)[_SEEN // 2] < SHORT_S and self._per_byte * (size + _BASE_BYTES) < SHORT_S

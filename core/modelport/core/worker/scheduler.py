@@ -59,7 +59,8 @@ class Scheduler:
     Lives on the event loop. Collation runs on the device thread if that would idle anyway, else on the CPU pool while another
     batch computes; what a backend leaves of the reductions, and the split, run off the device thread. One batch more than the
     runner may have open is prepared ahead, but only a full one: until the device is free, more items can still join others.
-    A batch that the device has no memory for is tried once more in halves, and no later one is larger than those.
+    A batch that the device has no memory for is tried again in halves, down to single items, so that one that is too large for the
+    device fails alone; no later batch is larger than a half that follows a failure.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Scheduler:
             self._dispatch(plan)
 
     def _dispatch(self, plan: Plan[Queued], *, again: bool = False) -> None:
-        batch = Batch(plan, self._session, self._batch_ended, again=again)
+        batch = Batch(plan, self._session, self._batch_ended)
         is_idle = self._open_batches == 0
         self._open_batches += 1
         self._aboard += len(plan.items)
@@ -169,9 +170,13 @@ class Scheduler:
     def _settle(self, batch: Batch, rows: Rows | BaseException) -> None:
         for rider in batch.riders():
             rider.rode(batch.began - batch.created, batch.ended - batch.began)
-        if isinstance(rows, MemoryError) and not batch.is_again and (plans := halves(batch.queued, self._limits)):
+        if isinstance(rows, MemoryError) and (plans := halves(batch.queued, self._limits)):
             most = plans[0]
-            self._limits = msgspec.structs.replace(self._limits, max_items=len(most.items), max_tokens=most.padded_tokens)
+            self._limits = msgspec.structs.replace(
+                self._limits,
+                max_items=min(len(most.items), self._limits.max_items),
+                max_tokens=min(most.padded_tokens, self._limits.max_tokens),
+            )
             for plan in plans:
                 self._dispatch(plan, again=True)
             return
@@ -227,13 +232,10 @@ class Scheduler:
 class Batch:
     """Items on their way through the device together: a `Job` of the device thread."""
 
-    __slots__ = ("_arrays", "_error", "_on_end", "_session", "_shape", "began", "created", "ended", "entry", "is_again", "queued")
+    __slots__ = ("_arrays", "_error", "_on_end", "_session", "_shape", "began", "created", "ended", "entry", "queued")
 
-    def __init__(
-        self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None], *, again: bool = False
-    ) -> None:
+    def __init__(self, plan: Plan[Queued], session: Session, on_end: Callable[[Batch, Future[Outputs]], None]) -> None:
         self.queued = plan.items
-        self.is_again = again
         self.entry = plan.items[0].entry
         self.created = min(queued.arrived for queued in plan.items)
         self.began = self.ended = self.created

@@ -11,7 +11,7 @@ import pytest
 from modelport.contract import Device, LoadContext, Program
 from modelport.contract.runner import Runner
 from modelport.testing.backend import card_of
-from modelport_backend_openvino.backend import OpenVinoBackend, has_optimum
+from modelport_backend_openvino.backend import OpenVinoBackend
 from modelport_backend_openvino.convert import convert
 
 Load = Callable[..., Runner]
@@ -26,13 +26,6 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def device() -> Device:
     return OpenVinoBackend().probe().devices[0]
-
-
-@pytest.fixture(scope="session")
-def optimum() -> None:
-    """Skips where language models cannot be converted, nor weights compressed."""
-    if not has_optimum():
-        pytest.skip("optimum, which converts language models, is not installed")
 
 
 @pytest.fixture

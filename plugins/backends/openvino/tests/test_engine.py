@@ -16,10 +16,13 @@ import transformers
 from modelport.contract import Generate, GenerateRequest, InvalidRequest, Program, Sampling, UnsupportedParameter
 from modelport.contract.runner import Runner
 from modelport.testing import checkpoints
+from modelport.testing.backend import card_of
+from modelport_backend_openvino.backend import OpenVinoBackend
+from modelport_backend_openvino.exported import generator_converter
 
-pytestmark = pytest.mark.usefixtures("optimum")
-
-KINDS = {"llama": checkpoints.tiny_llama, "qwen2": checkpoints.tiny_qwen2, "gpt2": checkpoints.tiny_gpt2}
+KINDS = {"llama": checkpoints.tiny_llama, "gpt2": checkpoints.tiny_gpt2}
+if generator_converter() == "optimum-intel":
+    KINDS["qwen2"] = checkpoints.tiny_qwen2
 LENGTHS = (3, 40, 17, 60, 9, 33, 100, 5, 12, 48, 7, 21, 64, 31, 2, 90)
 
 
@@ -64,6 +67,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def crowd(load: Any, tiny: Callable[[str], Path]) -> Callable[..., Crowd]:
     return lambda kind="llama", **rest: Crowd(load(tiny(kind), Program({"main": Generate()}), **rest))
+
+
+@pytest.mark.skipif(generator_converter() == "optimum-intel", reason="optimum keeps windows")
+def test_a_model_with_windows_is_refused_where_they_would_be_lost(tmp_path: Path) -> None:
+    folder = checkpoints.tiny_qwen2(tmp_path / "m")
+    verdict = OpenVinoBackend().verdict(Program({"main": Generate()}), card_of(folder), OpenVinoBackend().probe().devices)
+    assert verdict.answer == "no"
+    assert "a window of the text only" in verdict.reason
 
 
 def prompts() -> list[np.ndarray]:

@@ -119,7 +119,7 @@ def test_embeddings_equal_transformers(dtype: str, least: float, load: Callable,
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-2)
 
 
-def test_compressed_weights_answer_nearly_the_same_and_say_so(load: Callable, tmp_path: Path, optimum: None) -> None:
+def test_compressed_weights_answer_nearly_the_same_and_say_so(load: Callable, tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "bert")
     plain = load(folder, EMBED).submit("main", batch()).result(60)["embedding"]
     small = load(folder, EMBED, options={"weights": "int8"})

@@ -6,7 +6,7 @@ import pytest
 
 from modelport.testing.backend import BackendSuite
 from modelport.testing.checkpoints import tiny_bert, tiny_llama
-from modelport_backend_openvino.backend import OpenVinoBackend, has_optimum
+from modelport_backend_openvino.backend import OpenVinoBackend
 from modelport_backend_openvino.convert import convert
 
 
@@ -22,4 +22,4 @@ class TestOpenVino(BackendSuite):
         return tiny_bert(folder)
 
     def generate_checkpoint(self, folder: Path) -> Path | None:
-        return tiny_llama(folder) if has_optimum() else None
+        return tiny_llama(folder)

@@ -18,7 +18,18 @@ from modelport.contract.generate import Constraint
 
 __all__ = ["Grammar", "Grammars", "byte_level"]
 
-_KEPT = 64
+_KEPT = 16
+_MOST_BYTES = 1 << 16
+# What one caller's language may cost everybody aboard: milliseconds a step, and megabytes while it is kept.
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=400_000,
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_lexer_states=10_000,
+    max_grammar_size=100_000,
+    precompute_large_lexemes=False,
+    verbose_errors=False,
+)
 # Any number of blanks is JSON too, and a small model can go on with them until its tokens are spent.
 _JSON = {"whitespace_pattern": r"[ \n\t\r]{1,64}"}
 _ANY_OBJECT = '{"type": "object"}'
@@ -95,11 +106,16 @@ class Grammars:
 
     def _compile(self, constraint: Constraint) -> Grammar:
         name = _NAMES[constraint.kind]
+        if len(constraint.text) > _MOST_BYTES:
+            raise InvalidRequest(
+                f"{name} has {len(constraint.text)} characters, and may have {_MOST_BYTES}. Use a smaller one.",
+                param="constraint",
+            )
         try:
             text = _as_grammar(constraint)
         except (ValueError, TypeError, RecursionError) as error:
             raise InvalidRequest(f"{name} cannot be read: {_line(str(error))}.", param="constraint") from None
-        matcher = LLMatcher(self._vocabulary_of, text, log_level=0, limits=LLParserLimits(verbose_errors=False))
+        matcher = LLMatcher(self._vocabulary_of, text, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise InvalidRequest(f"output cannot be held to {name}: {_line(matcher.get_error())}.", param="constraint")
         return Grammar(matcher, self._vocabulary)

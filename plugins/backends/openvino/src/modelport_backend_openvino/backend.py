@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -17,12 +16,13 @@ from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_backend_openvino.cache import IrCache
 from modelport_backend_openvino.conversion import Convert, convert_in_child
+from modelport_backend_openvino.exported import cannot_export, generator_converter
 from modelport_backend_openvino.job import WEIGHTS
 from modelport_backend_openvino.params import ENGINE_PARAMS
 from modelport_torch.dtype import itemsize, resolve
 from modelport_torch.support import cache_bytes_per_token, cannot_step, text_config
 
-__all__ = ["OpenVinoBackend", "has_optimum"]
+__all__ = ["OpenVinoBackend"]
 
 _MIB = 1 << 20
 _RUNTIME_BYTES = 200 * _MIB
@@ -142,10 +142,13 @@ def _refusal(program: Program, card: ModelCard) -> str | None:
             return f"entry {name!r} needs rules over logits ({', '.join(entry.rules)}), which OpenVINO's engine does not have."
         if reason := cannot_step(card.config):
             return reason
-        if not has_optimum():
+        converter = generator_converter()
+        if converter is None:
             return (
-                "optimum-intel converts language models, and is not installed: pip install 'modelport-backend-openvino[convert]'."
+                "nothing here converts language models: install 'modelport-backend-openvino[convert]', or a newer transformers."
             )
+        if converter != "optimum-intel" and (reason := cannot_export(card.config)):
+            return reason
     return None
 
 
@@ -168,12 +171,6 @@ def _memory(core: Any, device: str) -> tuple[int, int]:
         memory = psutil.virtual_memory()
         return int(memory.total), int(memory.available)
     return total, total
-
-
-@cache
-def has_optimum() -> bool:
-    """Whether language models can be converted here: the extra `convert` is installed."""
-    return "not installed" not in _versions("optimum-intel").values()
 
 
 def _versions(*distributions: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ import msgspec
 
 from modelport.contract.program import Forward, Generate, Module
 from modelport_backend_openvino.conversion import Told
+from modelport_backend_openvino.exported import exported, generator_converter
 from modelport_backend_openvino.job import Job
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ def convert(job: Job, tell: Tell) -> None:
 
 def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
     """A stateful decoder, which the continuous batching pipeline turns into paged attention."""
+    if generator_converter() == "optimum-intel":
+        _by_optimum(job, checkpoint, folder)
+        return
+    made, configurations = exported(checkpoint, trust_remote_code=job.trust_remote_code)
+    if bits := _BITS.get(job.weights):
+        made = _compressed(made, bits)
+    _save(made, folder, halves=not bits and job.dtype in ("float16", "bfloat16"))
+    for configuration in configurations:
+        configuration.save_pretrained(folder)
+
+
+def _by_optimum(job: Job, checkpoint: Path, folder: Path) -> None:
     import openvino as ov
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
@@ -150,7 +163,7 @@ def main() -> int:
     except Exception as error:
         text = " ".join(str(error).split())[:600] or type(error).__name__
         if isinstance(error, ImportError):
-            text += "; pip install 'modelport-backend-openvino[convert]' brings what conversions need"
+            text += "; pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])"
         lines.write(msgspec.json.encode(Told(error=text if text.endswith(".") else f"{text}.")) + b"\n")
         import traceback
 

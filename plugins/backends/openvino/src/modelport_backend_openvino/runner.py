@@ -15,10 +15,11 @@ import psutil
 from modelport.contract.array import Array
 from modelport.contract.backend import LoadContext, Progress
 from modelport.contract.errors import ConfigurationError
-from modelport.contract.program import Generate
+from modelport.contract.program import Entry, Generate
 from modelport.contract.runner import Limits
 from modelport_backend_openvino.calibrate import answers
 from modelport_backend_openvino.engine import OpenVinoEngine, build_engine
+from modelport_backend_openvino.exported import generator_converter
 from modelport_backend_openvino.forward import CompiledForward
 from modelport_backend_openvino.params import ENGINE_PARAMS
 from modelport_torch.agreement import agree
@@ -56,6 +57,7 @@ class OpenVinoRunner:
             "openvino": ov.get_version(),
             "device": self._device,
             "converted": str(folder),
+            "converter": ", ".join(sorted({_converter(entry) for entry in context.program.entries.values()})),
             "threads": str(context.threads),
         }
         self._context, self._folder, self._progress = context, folder, progress
@@ -160,3 +162,8 @@ def _cache_budget(context: LoadContext) -> int:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + "…"
+
+
+def _converter(entry: Entry) -> str:
+    """What converted it; a conversion is kept under the versions of its tools, so none is of another's making."""
+    return (generator_converter() or "unknown") if isinstance(entry, Generate) else "torch.export"

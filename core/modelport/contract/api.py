@@ -52,6 +52,7 @@ _STATUS = {
     "deadline": 504,
     "cancelled": 499,
     "model_failed": 500,
+    "out_of_memory": 500,
     "configuration": 503,
     "internal": 500,
 }

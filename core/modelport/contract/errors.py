@@ -17,6 +17,7 @@ The tree, with the kind that travels on the wire::
     ├── DeadlineExceeded            deadline          the request's time ran out
     ├── Cancelled                   cancelled         the caller left or asked to stop
     ├── ModelFailed                 model_failed      the model's process died or its code raised
+    │   └── OutOfMemory             out_of_memory     it did not fit the device's memory; less at once may
     └── ConfigurationError          configuration     the server cannot start or load with what it was given
 
 There is no HTTP here: each API plugin writes an error in its dialect, and the core maps kinds to status codes.
@@ -39,6 +40,7 @@ __all__ = [
     "ModelFailed",
     "ModelportError",
     "NotFound",
+    "OutOfMemory",
     "Overloaded",
     "PayloadTooLarge",
     "Unauthenticated",
@@ -168,6 +170,12 @@ class ModelFailed(ModelportError):
     kind = "model_failed"
 
 
+class OutOfMemory(ModelFailed, MemoryError):
+    """A load, a batch or a step did not fit into a device's memory. What was aboard is lost; the backend itself goes on."""
+
+    kind = "out_of_memory"
+
+
 class ConfigurationError(ModelportError):
     """The server cannot start, or a model cannot load, with what it was given."""
 
@@ -192,6 +200,7 @@ _BY_KIND: dict[str, type[ModelportError]] = {
         DeadlineExceeded,
         Cancelled,
         ModelFailed,
+        OutOfMemory,
         ConfigurationError,
     )
 }

@@ -52,7 +52,7 @@ class Runner(Protocol):
         """Starts one batch; arrays have the batch axis first, padded as the entry's specs say.
 
         The future's result has one array per wanted output, reduced as far as `limits.reductions` goes. It may be done on
-        return. An exception in the future fails these items and no others.
+        return. An exception in the future fails these items and no others; `OutOfMemory` says that fewer at once may fit.
         """
 
     def engine(self, entry: str) -> Engine:

@@ -50,6 +50,7 @@ ALL_ERRORS: tuple[ModelportError, ...] = (
     kinds.DeadlineExceeded("Time is up."),
     kinds.Cancelled("The caller left."),
     kinds.ModelFailed("Its process died."),
+    kinds.OutOfMemory("The batch did not fit."),
     kinds.ConfigurationError("It cannot load."),
     ModelportError("A defect."),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +12,7 @@ import transformers
 
 from modelport.contract.array import Array
 from modelport.contract.backend import LoadContext, Progress
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Forward, Generate, Module
 from modelport.contract.runner import Limits
 from modelport_torch import dtype as dtypes
@@ -23,6 +22,7 @@ from modelport_torch.calibrate import Probe
 from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
+from modelport_torch.memory import as_out_of_memory, is_out_of_memory, trim
 from modelport_torch.reduce import REDUCTIONS
 from modelport_torch.support import why_static
 
@@ -118,7 +118,9 @@ class TorchRunner:
             future.set_result(self._forwards[entry](batch))
         except Exception as error:
             # Also what a bad batch raises inside the model: it belongs to these items, not to the worker.
-            future.set_exception(_memory(error))
+            future.set_exception(as_out_of_memory(error, "a batch") if is_out_of_memory(error) else error)
+        if isinstance(future.exception(), OutOfMemory):
+            trim(self._device)  # here, where the failed batch is out of reach
         return future
 
     def engine(self, entry: str) -> AnyEngine:
@@ -133,9 +135,7 @@ class TorchRunner:
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
-        gc.collect()  # modules refer to themselves through hooks; their memory should be back before this returns
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        trim(self._device)  # modules refer to themselves through hooks; their memory should be back before this returns
 
     # ----------------------------------------------------------------------------------------------------- loading
 
@@ -237,9 +237,3 @@ class TorchRunner:
         if key[1] != "feature-extraction":
             return True
         return any("pooler" in (out.source or out.name) or entry.call != "forward" for entry in sharing for out in entry.outputs)
-
-
-def _memory(error: Exception) -> Exception:
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return MemoryError(f"a batch did not fit in memory: {' '.join(str(error).split())[:200]}")
-    return error

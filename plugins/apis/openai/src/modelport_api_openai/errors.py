@@ -28,6 +28,7 @@ _TYPE_AND_CODE: dict[str, tuple[str, str | None]] = {
     "deadline": ("timeout_error", "deadline_exceeded"),
     "cancelled": ("invalid_request_error", "request_cancelled"),
     "model_failed": ("server_error", "model_failed"),
+    "out_of_memory": ("server_error", "model_failed"),
     "configuration": ("server_error", "model_misconfigured"),
 }
 

@@ -88,7 +88,9 @@ def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], 
         KeyError: if the step names an input that the batch lacks.
     """
     if isinstance(step, Cast):
-        return (value.to(torch_dtype(step.dtype)),)
+        wanted = torch_dtype(step.dtype)
+        # MPS has no float64: such a result is one of the host's.
+        return ((value.cpu() if value.device.type == "mps" and wanted == torch.float64 else value).to(wanted),)
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()
     match step:

@@ -41,6 +41,7 @@ class TorchRunner:
         cache_bytes: Says how much the key/value cache may take, if the context does not; asked once the weights are loaded.
         prefill_tokens: Most prompt tokens an engine takes in one step, a quarter of it while others run.
         refine: Puts faster modules into a loaded model, in place, and says what it did, or None if it did nothing.
+        report: Says what else belongs into the facts; asked last.
 
     Raises:
         ConfigurationError, MemoryError: as `Backend.load`.
@@ -54,6 +55,7 @@ class TorchRunner:
         cache_bytes: Callable[[], int],
         prefill_tokens: int,
         refine: Callable[[Any], str | None],
+        report: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._context = context
         self._device = device
@@ -66,7 +68,7 @@ class TorchRunner:
         own = {name: checkpoint_dtype(folder) for name, folder in context.checkpoints.items()} | {"main": context.card.dtype}
         self._dtypes = {name: dtypes.resolve(context.dtype, of, runs) for name, of in own.items()}
         self._load()
-        if context.dtype == "fast":
+        if context.dtype == "fast" and not context.card.quantization:  # quantised weights have the type they have
             self._quicken(dtypes.fast(self._dtypes["main"], runs))
         self._refine(refine)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
@@ -95,12 +97,15 @@ class TorchRunner:
             self._facts["cache_tokens"] = str(engine.load().cache_total)
         self._facts["dtype"] = self._dtypes["main"]
         self._facts["threads"] = str(torch.get_num_threads())
+        if context.card.quantization:
+            self._facts["quantization"] = context.card.quantization
         self._limits = Limits(
             max_items=context.max_items,
             reductions=REDUCTIONS,
             params=frozenset.intersection(*(engine.params for engine in self._engines.values())) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
         )
+        self._facts |= report()
         progress("loaded", 1.0)
 
     @property
@@ -127,6 +132,10 @@ class TorchRunner:
         return self._engines[entry]
 
     def buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Host memory; page-locked before a CUDA device, which then copies it while the host goes on."""
+        if self._device.type == "cuda":
+            pinned: np.ndarray = torch.empty(shape, dtype=dtypes.torch_dtype(dtype), pin_memory=True).numpy()
+            return pinned
         return np.empty(shape, np.dtype(dtype))
 
     def close(self) -> None:

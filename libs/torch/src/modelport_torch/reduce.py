@@ -24,7 +24,7 @@ from modelport.contract.program import (
     TopK,
     step_name,
 )
-from modelport_torch.dtype import torch_dtype
+from modelport_torch.dtype import has_float64, torch_dtype
 
 __all__ = ["REDUCTIONS", "DenseFiles", "reduce"]
 
@@ -89,8 +89,9 @@ def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], 
     """
     if isinstance(step, Cast):
         wanted = torch_dtype(step.dtype)
-        # MPS has no float64: such a result is one of the host's.
-        return ((value.cpu() if value.device.type == "mps" and wanted == torch.float64 else value).to(wanted),)
+        if wanted == torch.float64 and not has_float64(value.device):
+            value = value.cpu()
+        return (value.to(wanted),)
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()
     match step:

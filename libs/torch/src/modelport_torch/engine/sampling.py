@@ -12,6 +12,7 @@ from collections.abc import Sequence as Rows
 
 import torch
 
+from modelport_torch.dtype import has_float64
 from modelport_torch.engine.sequence import Sequence
 
 __all__ = ["choose", "edit", "filtered"]
@@ -113,7 +114,7 @@ def filtered(scores: torch.Tensor, rows: Rows[Sequence]) -> tuple[torch.Tensor, 
 
 def _draw(scores: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     probabilities, tokens = filtered(scores, rows)
-    if scores.device.type == "mps":  # it has no float64, and the memory is the host's anyway
+    if not has_float64(scores.device):
         probabilities, tokens = probabilities.cpu(), None if tokens is None else tokens.cpu()
     # One number per row from the row's own source, through the inverse of its distribution: neighbours change nothing.
     steps = probabilities.double().cumsum(-1)

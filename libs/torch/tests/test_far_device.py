@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from modelport.contract import Constraint, Generate, Output
+from modelport.contract import Constraint, Generate, InvalidRequest, Output
 from modelport.contract.array import to_numpy
 from modelport.contract.program import Argmax, At, Cast, LogSoftmax, Normalize, Pool, Sigmoid, Softmax, Splade, TopK
 from modelport_torch import dtype as dtypes
@@ -190,6 +190,16 @@ def test_forwards_keep_to_their_device_and_give_the_hosts_outputs(
     for name, value in expected.items():
         np.testing.assert_allclose(to_numpy(found.pop(name)), to_numpy(value), atol=1e-5)
     assert not found
+
+
+@pytest.mark.usefixtures("far")
+def test_token_that_the_model_lacks_never_reaches_the_device(load: Any, tiny: Callable[..., Path], forward_of: Any) -> None:
+    runner = load(tiny("bert"), forward_of("feature-extraction", Output("last_hidden_state")))
+    mask = np.ones((1, 2), np.int64)
+    for wrong in (-1, 1 << 20):
+        error = runner.submit("main", {"input_ids": np.array([[2, wrong]]), "attention_mask": mask}).exception()
+        assert isinstance(error, InvalidRequest)
+    assert runner.submit("main", {"input_ids": np.array([[2, 3]]), "attention_mask": mask}).exception() is None
 
 
 @pytest.mark.usefixtures("far")

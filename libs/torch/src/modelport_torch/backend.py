@@ -118,10 +118,11 @@ class TorchBackend(ABC):
         params = engine_params(has_tokenizer="tokenizer.json" in card.files) if static is None else STATIC_PARAMS
         how = "" if static is None else f", in static batches: {static.removesuffix('.')}"
         is_widened = asked in ("auto", "fast") and dtype != card.dtype
+        packed = f", its weights as they are quantised ({card.quantization})" if card.quantization else ""
         widened = f", widened from {card.dtype}, which {device.name} does not compute in" if is_widened else ""
         return Verdict(
             answer="yes",
-            reason=f"transformers runs it on {device.name} in {dtype}{widened}{how}.",
+            reason=f"transformers runs it on {device.name} in {dtype}{widened}{packed}{how}.",
             memory_bytes=memory,
             params=params if generates else frozenset(),
             dtype=dtype,

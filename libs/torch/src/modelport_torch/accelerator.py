@@ -80,13 +80,15 @@ class GpuBackend(TorchBackend):
         torch.cuda.set_device(self.torch_device(context.devices[0]))
 
     def report(self, context: LoadContext) -> dict[str, str]:
-        """The device's name and memory, by the driver, once all is loaded."""
+        """The device's name and memory, once all is loaded; `device_bytes` is what this process holds, its context left out."""
         import torch
 
-        free, total = torch.cuda.mem_get_info(self.torch_device(context.devices[0]))
+        where = self.torch_device(context.devices[0])
+        free, total = torch.cuda.mem_get_info(where)
         return {
             "hardware": context.devices[0].name,
             "device_memory": f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free when loaded",
+            "device_bytes": str(torch.cuda.memory_reserved(where)),
             "tf32": str(bool(context.options.get("tf32", False))).lower(),
         }
 

@@ -125,6 +125,7 @@ def test_operators_that_are_missing_fall_back_and_the_record_names_them(monkeypa
     shown: list[str] = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: shown.append(str(message)))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 5 * GIB)
     given = context(found, tmp_path)
     assert found.environment(given.devices, 1)["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
     found.prepare(given)
@@ -139,8 +140,22 @@ def test_operators_that_are_missing_fall_back_and_the_record_names_them(monkeypa
                 stacklevel=1,
             )
         warnings.warn("something else", UserWarning, stacklevel=1)
-    assert found.report(given) == {"hardware": "Apple M2 Max", "on_the_processor": "aten::linalg_qr.out, aten::_foobar"}
+    assert found.report(given) == {
+        "hardware": "Apple M2 Max",
+        "on_the_processor": "aten::linalg_qr.out, aten::_foobar",
+        "device_bytes": str(5 * GIB),
+    }
     assert len(shown) == 4, "what was said is still shown"
+
+
+@pytest.mark.parametrize(("recommended", "held", "free"), [(21, 4, 17), (48, 4, 20), (4, 5, 0)])
+def test_free_memory_is_what_metal_recommends_if_the_system_has_it(
+    monkeypatch: pytest.MonkeyPatch, recommended: int, held: int, free: int
+) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: recommended * GIB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: held * GIB)
+    found = backend()
+    assert found.free_bytes(found.probe().devices[0]) == free * GIB
 
 
 def test_listening_twice_hears_once(monkeypatch: pytest.MonkeyPatch) -> None:

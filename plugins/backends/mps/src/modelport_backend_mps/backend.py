@@ -89,9 +89,14 @@ class MpsBackend(TorchBackend):
         self._fallbacks.listen()
 
     def report(self, context: LoadContext) -> dict[str, str]:
-        """The chip, and operators that run on the processor."""
-        operators = ", ".join(self._fallbacks.operators)
-        return {"hardware": context.devices[0].name, "on_the_processor": operators or "nothing so far"}
+        """The chip, operators that run on the processor, and how much of the memory this process holds."""
+        import torch
+
+        return {
+            "hardware": context.devices[0].name,
+            "on_the_processor": ", ".join(self._fallbacks.operators) or "nothing so far",
+            "device_bytes": str(torch.mps.driver_allocated_memory()),
+        }
 
     def torch_device(self, device: Device) -> torch.device:
         import torch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelport.contract import OutOfMemory, Output
+from modelport.contract import Generate, OutOfMemory, Output
 from modelport_torch.memory import as_out_of_memory, is_out_of_memory
 
 
@@ -60,3 +60,17 @@ def test_batch_that_does_not_fit_fails_alone_and_is_let_go(load: Any, tiny: Any,
     monkeypatch.undo()
     assert torch.nn.functional.gelu is given
     assert runner.submit("main", batch).result()["last_hidden_state"].shape == (1, 3, 32)
+
+
+@pytest.mark.parametrize("where", ["modelport_torch.engine.model.SteppedModel.prefill", "modelport_torch.calibrate.Probe.run"])
+def test_load_that_runs_out_while_the_model_is_tried_is_said_as_that(
+    where: str, load: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **rest: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+    monkeypatch.setattr(where, full)
+    with pytest.raises(
+        OutOfMemory, match="the model and what generation needs on a host did not fit in memory: CUDA out of memory"
+    ):
+        load(tiny("llama"), Generate())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from modelport.contract.backend import LoadContext, Progress, Verdict
 from modelport.contract.card import ModelCard
 from modelport.contract.device import Device, Probe
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_torch.dtype import itemsize, resolve
@@ -143,22 +143,33 @@ class TorchBackend(ABC):
         return self.runtime_bytes + weights + activations + cache
 
     def load(self, context: LoadContext, progress: Progress) -> Runner:
-        """Loads weights and builds forwards and engines."""
+        """Loads weights and builds forwards and engines.
+
+        Raises:
+            ConfigurationError: the checkpoint or the options cannot work.
+            OutOfMemory: it does not fit.
+        """
         if reason := self._refusal(context.program, context.card, context.devices[0]):
             raise ConfigurationError(reason)
         self.prepare(context)
+        from modelport_torch.memory import as_out_of_memory, is_out_of_memory
         from modelport_torch.runner import TorchRunner
 
         device = context.devices[0]
-        return TorchRunner(
-            context,
-            self.torch_device(device),
-            progress,
-            lambda: int(self.free_bytes(device) * self.cache_share),
-            self.prefill_tokens,
-            lambda model: self.refine(model, context),
-            lambda: self.report(context),
-        )
+        try:
+            return TorchRunner(
+                context,
+                self.torch_device(device),
+                progress,
+                lambda: int(self.free_bytes(device) * self.cache_share),
+                self.prefill_tokens,
+                lambda model: self.refine(model, context),
+                lambda: self.report(context),
+            )
+        except Exception as error:
+            if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+                raise
+            raise as_out_of_memory(error, f"the model and what generation needs on {device.name}") from None
 
     def _refusal(self, program: Program, card: ModelCard, device: Device) -> str | None:
         """Why it cannot run at all, as a sentence, or None."""

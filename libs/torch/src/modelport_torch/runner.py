@@ -214,7 +214,9 @@ class TorchRunner:
             before = self._probe().run(briefly=True)
         except ConfigurationError:
             raise  # the program asks for what the model does not have: better said now than at the first request
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             before = None  # the inputs that were made up do not suit this model, which says nothing of real ones
         done = None if before is None else [said for model in self._models.values() if (said := refine(model))]
         if before is None or not done:

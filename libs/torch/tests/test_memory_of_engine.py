@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from modelport.contract import OutOfMemory
+from modelport.contract import Generate, OutOfMemory
 from modelport_torch.engine import model as models
 from modelport_torch.engine.cache import CacheLost
+from modelport_torch.engine.own import OwnBatch
 from modelport_torch.engine.scheduler import Scheduler
 
 SteppedModel = models.SteppedModel
@@ -106,3 +107,46 @@ def test_fewer_rows_are_tried_first_then_shorter_pieces_and_more_again_after_a_w
     for _ in range(5000):
         scheduler.ease()
     assert scheduler.max_rows == 16
+
+
+def test_static_batch_that_does_not_fit_begins_again_as_smaller_ones(
+    crowd: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = OwnBatch._run
+    sizes: list[int] = []
+
+    def run(self: OwnBatch) -> None:
+        sizes.append(len(self._rows))
+        if len(self._rows) > 2:
+            self._go.acquire()
+            self._told.put(CUDA)
+        else:
+            own(self)
+
+    def ask_static() -> Any:
+        found = crowd(tiny("llama"), Generate(mode="own"))
+        for number in range(5):
+            found.add(number, [7 + number] * 4, max_new_tokens=6, ignore_eos=True)
+        return found.drain()
+
+    expected = ask_static()
+    monkeypatch.setattr(OwnBatch, "_run", run)
+    found = ask_static()
+    assert found.tokens == expected.tokens
+    assert found.finish == expected.finish
+    assert sizes == [5, 2, 2, 1]
+
+
+def test_static_batch_of_one_that_does_not_fit_fails_with_the_reason(
+    crowd: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: OwnBatch) -> None:
+        self._go.acquire()
+        self._told.put(CUDA)
+
+    found = crowd(tiny("llama"), Generate(mode="own"))
+    monkeypatch.setattr(OwnBatch, "_run", run)
+    found.add(1, [7, 8], max_new_tokens=6)
+    found.drain()
+    assert found.finish == {(1, 0): "error"}
+    assert "CUDA out of memory" in found.events[-1].error

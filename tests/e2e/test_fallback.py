@@ -58,9 +58,9 @@ def placement(server):
     ("fault", "why"),
     [
         ("refuse", "refuses to hold any model today"),
-        ("oom", "3 requests in a row, the last with: The device ran out of memory"),
-        ("nan", "3 requests in a row, the last with: The device computed NaN"),
-        ("lost", "3 requests in a row, the last with: The device has fallen off the bus"),
+        ("oom", "times in a row, the last with: The device ran out of memory"),
+        ("nan", "times in a row, the last with: The device computed NaN"),
+        ("lost", "1 times in a row, the last with: The device has fallen off the bus"),
     ],
 )
 def test_traffic_moves_on_and_every_answer_is_right(start, fault, why):

@@ -53,6 +53,8 @@ _STATUS = {
     "cancelled": 499,
     "model_failed": 500,
     "device_failed": 503,
+    "out_of_memory": 503,
+    "not_numbers": 503,
     "configuration": 503,
     "internal": 500,
 }

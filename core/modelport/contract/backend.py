@@ -105,5 +105,5 @@ class Backend(Protocol):
 
         Raises:
             ConfigurationError: the checkpoint or the options cannot work; the message says what to do.
-            MemoryError: it does not fit; placement moves on.
+            MemoryError: it does not fit (`OutOfMemory` is one); placement moves on.
         """

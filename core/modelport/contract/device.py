@@ -31,7 +31,10 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend's probe found. No devices and a reason is an answer, not an error."""
+    """What a backend's probe found. No devices and a reason is an answer, not an error.
+
+    Beside devices, the reason says why there are others that it cannot use.
+    """
 
     devices: tuple[Device, ...] = ()
     reason: str = ""

@@ -17,7 +17,9 @@ The tree, with the kind that travels on the wire::
     ├── DeadlineExceeded            deadline          the request's time ran out
     ├── Cancelled                   cancelled         the caller left or asked to stop
     ├── ModelFailed                 model_failed      the model's process died or its code raised
-    │   └── DeviceFailed            device_failed     the device ran out of memory, was lost, or gave no numbers
+    │   └── DeviceFailed            device_failed     the device is lost
+    │       ├── OutOfMemory         out_of_memory     it did not fit the device's memory; less at once may
+    │       └── NotNumbers          not_numbers       the device computed NaN
     └── ConfigurationError          configuration     the server cannot start or load with what it was given
 
 There is no HTTP here: each API plugin writes an error in its dialect, and the core maps kinds to status codes.
@@ -41,6 +43,8 @@ __all__ = [
     "ModelFailed",
     "ModelportError",
     "NotFound",
+    "NotNumbers",
+    "OutOfMemory",
     "Overloaded",
     "PayloadTooLarge",
     "Unauthenticated",
@@ -171,12 +175,21 @@ class ModelFailed(ModelportError):
 
 
 class DeviceFailed(ModelFailed):
-    """The device ran out of memory, was lost, or computed what is not a number: elsewhere the same request may well succeed.
-
-    A backend raises it from `submit` and `step` for a device that is lost; `MemoryError` says that a batch did not fit.
-    """
+    """The device is at fault: elsewhere the same request may well succeed. Itself it says that the device is lost."""
 
     kind = "device_failed"
+
+
+class OutOfMemory(DeviceFailed, MemoryError):
+    """A load, a batch or a step did not fit into a device's memory. What was aboard is lost; the backend itself goes on."""
+
+    kind = "out_of_memory"
+
+
+class NotNumbers(DeviceFailed):
+    """The device computed NaN: it is broken, or its type is too narrow for the model or for this input."""
+
+    kind = "not_numbers"
 
 
 class ConfigurationError(ModelportError):
@@ -204,6 +217,8 @@ _BY_KIND: dict[str, type[ModelportError]] = {
         Cancelled,
         ModelFailed,
         DeviceFailed,
+        OutOfMemory,
+        NotNumbers,
         ConfigurationError,
     )
 }

@@ -50,6 +50,9 @@ ALL_ERRORS: tuple[ModelportError, ...] = (
     kinds.DeadlineExceeded("Time is up."),
     kinds.Cancelled("The caller left."),
     kinds.ModelFailed("Its process died."),
+    kinds.DeviceFailed("The device is lost."),
+    kinds.OutOfMemory("The batch did not fit."),
+    kinds.NotNumbers("The device computed NaN."),
     kinds.ConfigurationError("It cannot load."),
     ModelportError("A defect."),
 )

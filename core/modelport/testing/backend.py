@@ -10,6 +10,8 @@
         def generate_checkpoint(self, folder):
             return tiny_llama(folder)
 
+Over a backend that is installed, `pytest --pyargs modelport.testing --backend NAME` runs it without a line of code.
+
 Every test drives a runner as the worker's device thread does: one call after the other, on one thread.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +32,7 @@ from modelport.contract import reduce
 from modelport.contract.array import to_numpy
 from modelport.contract.backend import Backend, LoadContext
 from modelport.contract.card import ModelCard
-from modelport.contract.device import Device
+from modelport.contract.device import Device, Probe
 from modelport.contract.program import (
     Argmax,
     ArraySpec,
@@ -260,9 +263,16 @@ class BackendSuite(EngineSuite):
         yield runner
         runner.close()
 
+    @pytest.fixture(autouse=True)
+    def _on_a_device(self, request: pytest.FixtureRequest) -> None:
+        """Skips a test before it has made anything, where there is no device; the probe itself needs none."""
+        if request.function.__name__ != "test_a_probe_is_an_answer":
+            self.devices()
+
     def devices(self) -> tuple[Device, ...]:
         """The first device; the test is skipped where there is none."""
-        probe = self.backend.probe()
+        backend: Any = self.backend  # any object is hashable, though its protocol does not say so
+        probe = _probe(backend)
         if not probe.devices:
             pytest.skip(probe.reason)
         return probe.devices[:1]
@@ -312,6 +322,13 @@ class BackendSuite(EngineSuite):
             return int(self._run(runner, [self._items()[0]])[0][self.hidden].shape[-1])
         finally:
             runner.close()
+
+
+@cache
+def _probe(backend: Any) -> Probe:
+    """Once for each backend: the tests of a class run on one device."""
+    found: Probe = backend.probe()
+    return found
 
 
 def card_of(folder: Path) -> ModelCard:

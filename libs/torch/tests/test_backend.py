@@ -109,3 +109,17 @@ def test_verdict_speaks_of_the_precision_that_was_asked_for(backend: Any, tiny: 
     assert wide.dtype == "float32"
     assert "float32" in wide.reason
     assert wide.memory_bytes >= own.memory_bytes
+
+
+def test_quantised_weights_take_what_their_files_take(backend: Any, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelport_torch import quantised
+
+    monkeypatch.setattr(type(backend), "quantised", quantised.FORMATS)
+    monkeypatch.setattr(quantised, "version_of", lambda name: "1.0")
+    packed = ModelCard(
+        name="m", parameters=1 << 30, weight_bytes=1 << 29, dtype="bfloat16", quantization="awq", config={"hidden_size": 64}
+    )
+    plain = msgspec.structs.replace(packed, quantization="", weight_bytes=1 << 31)
+    small, large = (backend.verdict(GENERATE, card, [device]) for card in (packed, plain))
+    assert large.memory_bytes - small.memory_bytes == (1 << 31) - (1 << 29)
+    assert "its weights as they are quantised (awq)" in small.reason

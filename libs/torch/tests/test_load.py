@@ -104,3 +104,9 @@ def test_builder_that_gives_no_module_is_named(build: str, words: str) -> None:
     entry = Module(build=build, inputs=(ArraySpec("x"),), outputs=(Output("y"),))
     with pytest.raises(ConfigurationError, match=words):
         load_module(entry, Path(), None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("head", "kind"), [("causal-lm", "llama"), ("feature-extraction", "bert")])
+def test_every_weight_and_buffer_lies_on_the_device_that_was_asked_for(head: str, kind: str, tiny: Callable[..., Path]) -> None:
+    model = load_model(head, tiny(kind), "float32", torch.device("meta"), lambda what, fraction: None)
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}

@@ -117,9 +117,9 @@ def test_no_name_at_all_is_no_model(modelport) -> None:
 def test_a_backend_that_is_not_installed_is_named(modelport, tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "m").mkdir()
 
-    said = modelport(*command, "./m", "--backend", "cupid", status=2).stderr
+    said = modelport(*command, "./m", "--backend", "abacus", status=2).stderr
 
-    assert "models.m.backend is 'cupid', and there is no such backend; try pip install modelport-backend-cupid" in said
+    assert "models.m.backend is 'abacus', and there is no such backend; try pip install modelport-backend-abacus" in said
 
 
 def test_a_length_of_zero_is_refused_and_not_overlooked(modelport, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from modelport.contract.errors import DeviceFailed
+from modelport.contract.errors import DeviceFailed, NotNumbers
 
-NAN = DeviceFailed("The device computed NaN.")
+NAN = NotNumbers("The device computed NaN.")
 
 
 async def test_requests_move_to_the_next_place_and_the_record_says_why(world):
@@ -18,7 +18,7 @@ async def test_requests_move_to_the_next_place_and_the_record_says_why(world):
     assert [replica.spec.backend for replica in here.executor.replicas] == ["fast", "slow"]
     placement = here.host.placement(here.anyone, "a")
     assert placement["backend"] == "slow"
-    assert "fast:0: its device failed 3 requests in a row, the last with: The device computed NaN" in placement["decision"]
+    assert "fast:0: its device failed 3 times in a row, the last with: The device computed NaN" in placement["decision"]
     assert here.ledger.of("device_failed") == [("a", "fast")] * 3
     assert here.ledger.of("fell_back") == [("a", "slow")]
 
@@ -90,3 +90,23 @@ async def test_a_place_that_failed_is_tried_again_after_a_while(world):
     here.clock.turn(301)
     await here.ask()
     assert here.replica().spec.backend == "fast"
+
+
+async def test_one_request_that_no_place_can_bear_leaves_a_device_that_works_alone(world):
+    here = await world(backends={"fast": 10, "slow": 100})
+    await here.ask()
+    here.executor.broken["fast"] = NAN
+    with pytest.raises(NotNumbers):
+        await here.ask(text="poison")
+    del here.executor.broken["fast"]
+    assert (await here.ask()).result.text == "hi"
+    assert [replica.spec.backend for replica in here.executor.replicas] == ["fast"]
+
+
+async def test_a_lost_device_is_left_at_once(world):
+    here = await world(backends={"fast": 10, "slow": 100})
+    await here.ask()
+    here.executor.broken["fast"] = DeviceFailed("The device has fallen off the bus.")
+    assert (await here.ask()).result.text == "hi"
+    assert here.ledger.of("device_failed") == [("a", "fast")]
+    assert here.replica().spec.backend == "slow"

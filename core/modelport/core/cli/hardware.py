@@ -41,6 +41,8 @@ def command(config: Path | None, as_json: bool) -> None:
         for device in found.devices:
             memory = f"{bytes_text(device.memory_free_bytes)} of {bytes_text(device.memory_total_bytes)} free"
             rows.append((name, device.id, device.name, memory, device.dtypes, versions))
+        if found.devices and found.reason:  # of devices that are there and cannot be used
+            rows.append((name, "others", "", "", "", found.reason))
     columns = ("backend", "device", "name", "memory", "dtypes", "notes")
     print_table(columns, rows, "No backend is installed. Try: pip install modelport-backend-cpu")
 

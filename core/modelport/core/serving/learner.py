@@ -26,7 +26,7 @@ __all__ = ["Learner"]
 _log = structlog.get_logger("modelport.learning")
 _SAVE_S = 30.0
 _REMEMBERED = 10_000
-_BAD = frozenset({"model_failed", "device_failed", "out_of_memory"})
+_BAD = frozenset({"model_failed", "device_failed", "out_of_memory", "not_numbers"})
 """Ends of a request that speak against where it ran; others are its caller's doing."""
 
 
@@ -94,8 +94,8 @@ class Learner:
             raise InvalidRequest(f"score is {score:g}, and must be between 0 and 1.", param="score")
         if request_id not in self._requests:
             raise NotFound(
-                f"No request {request_id!r} waits for a rating: its id is in the answer's header x-request-id, the last {_REMEMBERED} "
-                "are remembered, and each can be rated once.",
+                f"No request {request_id!r} waits for a rating: its id is in the answer's header x-request-id, the last "
+                f"{_REMEMBERED} are remembered, and each can be rated once.",
                 param="request_id",
             )
         task, model, owner = self._requests[request_id]

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from modelport.contract.backend import LoadContext, Progress
-from modelport.contract.errors import ConfigurationError, ModelFailed, ModelportError
+from modelport.contract.errors import ConfigurationError, ModelFailed, ModelportError, OutOfMemory
 from modelport.contract.executor import ReplicaSpec
 from modelport.contract.program import Generate, step_name
 from modelport.contract.reduce import DenseWeights, dense_reader, split_chain
@@ -108,7 +108,7 @@ def as_load_error(spec: ReplicaSpec, error: BaseException) -> ModelportError:
     where = f" on {spec.backend}" if spec.backend else ""
     if isinstance(error, MemoryError):
         detail = f" ({error})" if str(error) else ""
-        return ModelFailed(f"Model {spec.name!r} does not fit into memory{where}{detail}.")
+        return OutOfMemory(f"Model {spec.name!r} does not fit into memory{where}{detail}.")
     return ModelFailed(f"Loading model {spec.name!r}{where} raised {type(error).__name__}: {error}")
 
 

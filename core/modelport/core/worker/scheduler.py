@@ -59,8 +59,8 @@ class Scheduler:
     Lives on the event loop. Collation runs on the device thread if that would idle anyway, else on the CPU pool while another
     batch computes; what a backend leaves of the reductions, and the split, run off the device thread. One batch more than the
     runner may have open is prepared ahead, but only a full one: until the device is free, more items can still join others.
-    A batch that the device has no memory for is tried again in halves, down to single items, so that one that is too large for the
-    device fails alone; no later batch is larger than a half that follows a failure.
+    A batch that the device has no memory for is tried again in halves, down to single items, so that one that is too large
+    for the device fails alone; no later batch is larger than a half that follows a failure.
     """
 
     def __init__(

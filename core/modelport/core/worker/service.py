@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from modelport.contract.backend import Progress
-from modelport.contract.errors import Cancelled, DeadlineExceeded, DeviceFailed, InvalidRequest, ModelFailed, ModelportError
+from modelport.contract.errors import Cancelled, DeadlineExceeded, InvalidRequest, ModelFailed, ModelportError, OutOfMemory
 from modelport.contract.executor import (
     Call,
     DeltaPart,
@@ -284,7 +284,7 @@ class Worker:
         if isinstance(error, ModelportError):
             return error
         if isinstance(error, MemoryError):
-            return DeviceFailed(
+            return OutOfMemory(
                 f"The device ran out of memory over this request ({error or 'no more is known'}). Ask for less at once, or "
                 "lower the model's max_length or max_items."
             )

@@ -9,6 +9,7 @@ import torch
 import torch.utils.dlpack
 
 from modelport.contract.array import Array
+from modelport_torch.dtype import has_float64
 
 __all__ = ["TorchArray", "to_host", "to_tensor"]
 
@@ -65,5 +66,9 @@ def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
     if isinstance(array, np.ndarray):
         # torch has no read-only tensors: memory that came over a socket is copied rather than written to by accident.
         array = np.ascontiguousarray(array)
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if tensor.dtype == torch.float64 and not has_float64(device):
+            tensor = tensor.float()
+        # From page-locked memory the copy goes on while the host does; what is computed with it waits for it.
+        return tensor.to(device, non_blocking=device.type == "cuda" and tensor.is_pinned())
     return torch.utils.dlpack.from_dlpack(array).to(device)

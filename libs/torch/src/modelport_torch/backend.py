@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext, Progress, Verdict
 from modelport.contract.card import ModelCard
 from modelport.contract.device import Device, Probe
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_torch.dtype import itemsize, resolve
+from modelport_torch.quantised import Format, why_not_quantised
 from modelport_torch.support import STATIC_PARAMS, cache_bytes_per_token, engine_params, text_config, why_static
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["TorchBackend"]
 
 _MIB = 1 << 20
-_RUNTIME_BYTES = 350 * _MIB
 _BATCH_TOKENS = 2048
 _CACHE_TOKENS = 8192
 
@@ -33,6 +33,8 @@ class TorchBackend(ABC):
     Attributes:
         prefill_tokens: Most prompt tokens that a generation step takes in, a quarter of it while others run.
         cache_share: How much of the free memory a key/value cache may take if nobody says.
+        runtime_bytes: What a worker takes of the device's memory before it has loaded anything.
+        quantised: Formats of quantised weights that transformers loads here.
     """
 
     name: ClassVar[str]
@@ -41,6 +43,8 @@ class TorchBackend(ABC):
     preload: ClassVar[tuple[str, ...]] = ("modelport_torch.runner", "transformers.models.auto.modeling_auto")
     prefill_tokens: ClassVar[int] = 2048
     cache_share: ClassVar[float] = 0.5
+    runtime_bytes: ClassVar[int] = 350 * _MIB
+    quantised: ClassVar[Mapping[str, Format]] = {}
 
     @abstractmethod
     def probe(self) -> Probe:
@@ -75,6 +79,14 @@ class TorchBackend(ABC):
         """
         return None
 
+    def report(self, context: LoadContext) -> dict[str, str]:
+        """Called in the worker once all is loaded: what else the placement record should say."""
+        return {}
+
+    def lacks(self, dtype: str, device: Device) -> str | None:
+        """Why a type that was asked for by name cannot be computed in at all, as a sentence, or None if it can."""
+        return None
+
     def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
         """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's."""
         return {
@@ -90,7 +102,7 @@ class TorchBackend(ABC):
             return Verdict(answer="no", reason=f"{self.name} runs a model on one device, and {len(devices)} were asked for.")
         device = devices[0]
         asked, dtype = dtype, resolve(dtype, card.dtype, device.dtypes)
-        if reason := self._refusal(program, card):
+        if reason := self.lacks(dtype, device) or self._refusal(program, card, device):
             return Verdict(answer="no", reason=reason, dtype=dtype)
         memory = self.memory_bytes(program, card, dtype)
         if memory > device.memory_total_bytes:
@@ -106,10 +118,11 @@ class TorchBackend(ABC):
         params = engine_params(has_tokenizer="tokenizer.json" in card.files) if static is None else STATIC_PARAMS
         how = "" if static is None else f", in static batches: {static.removesuffix('.')}"
         is_widened = asked in ("auto", "fast") and dtype != card.dtype
+        packed = f", its weights as they are quantised ({card.quantization})" if card.quantization else ""
         widened = f", widened from {card.dtype}, which {device.name} does not compute in" if is_widened else ""
         return Verdict(
             answer="yes",
-            reason=f"transformers runs it on {device.name} in {dtype}{widened}{how}.",
+            reason=f"transformers runs it on {device.name} in {dtype}{widened}{packed}{how}.",
             memory_bytes=memory,
             params=params if generates else frozenset(),
             dtype=dtype,
@@ -118,40 +131,54 @@ class TorchBackend(ABC):
     def memory_bytes(self, program: Program, card: ModelCard, dtype: str) -> int:
         """What a worker would take: the runtime itself, weights in `dtype`, one batch's activations, and caches."""
         own = card.parameters * itemsize(card.dtype) or card.weight_bytes
+        # Quantised weights lie in memory as in the files; all others as the type that is computed in.
+        own = card.weight_bytes if card.quantization else own * itemsize(dtype) // itemsize(card.dtype)
         heads = {getattr(entry, "head", None) or getattr(entry, "build", "") for entry in program.entries.values()}
-        weights = max(len(heads), 1) * own * itemsize(dtype) // itemsize(card.dtype)
+        weights = max(len(heads), 1) * own
         width = text_config(card.config).get("hidden_size")
         activations = _BATCH_TOKENS * (width if isinstance(width, int) else 1024) * 16 * itemsize(dtype)
         cache = 0
         if any(isinstance(entry, Generate) for entry in program.entries.values()):
             cache = cache_bytes_per_token(card.config, dtype) * max(card.limit or 0, _CACHE_TOKENS)
-        return _RUNTIME_BYTES + weights + activations + cache
+        return self.runtime_bytes + weights + activations + cache
 
     def load(self, context: LoadContext, progress: Progress) -> Runner:
-        """Loads weights and builds forwards and engines."""
-        if reason := self._refusal(context.program, context.card):
+        """Loads weights and builds forwards and engines.
+
+        Raises:
+            ConfigurationError: the checkpoint or the options cannot work.
+            OutOfMemory: it does not fit.
+        """
+        if reason := self._refusal(context.program, context.card, context.devices[0]):
             raise ConfigurationError(reason)
         self.prepare(context)
+        from modelport_torch.memory import as_out_of_memory, is_out_of_memory
         from modelport_torch.runner import TorchRunner
 
         device = context.devices[0]
-        return TorchRunner(
-            context,
-            self.torch_device(device),
-            progress,
-            lambda: int(self.free_bytes(device) * self.cache_share),
-            self.prefill_tokens,
-            lambda model: self.refine(model, context),
-        )
+        try:
+            return TorchRunner(
+                context,
+                self.torch_device(device),
+                progress,
+                lambda: int(self.free_bytes(device) * self.cache_share),
+                self.prefill_tokens,
+                lambda model: self.refine(model, context),
+                lambda: self.report(context),
+            )
+        except Exception as error:
+            if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+                raise
+            raise as_out_of_memory(error, f"the model and what generation needs on {device.name}") from None
 
-    def _refusal(self, program: Program, card: ModelCard) -> str | None:
+    def _refusal(self, program: Program, card: ModelCard, device: Device) -> str | None:
         """Why it cannot run at all, as a sentence, or None."""
         needs_card = not all(isinstance(entry, Module) for entry in program.entries.values())
         if card.quantization and needs_card:
-            return (
-                f"the checkpoint is quantised ({card.quantization}), and {self.name} loads unquantised safetensors only: "
-                "use the original checkpoint, or a backend that lists this format."
-            )
+            capability = str(device.properties.get("capability", "0.0")).partition(".")
+            reason = why_not_quantised(card, self.name, self.quantised, (int(capability[0]), int(capability[2])))
+            if reason:
+                return reason
         for name, entry in program.entries.items():
             if not isinstance(entry, Generate):
                 continue

@@ -10,13 +10,14 @@ from modelport.contract.errors import ConfigurationError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FLOATS", "fast", "itemsize", "resolve", "torch_dtype"]
+__all__ = ["FLOATS", "fast", "has_float64", "itemsize", "resolve", "torch_dtype"]
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 """Names that `dtype` in the configuration may have, besides `auto` and `fast`."""
 
 _SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 _HALVES = ("bfloat16", "float16")
+_WITHOUT_FLOAT64 = frozenset({"mps"})
 
 
 def itemsize(dtype: str) -> int:
@@ -55,6 +56,11 @@ def fast(base: str, runs: Sequence[str]) -> str | None:
     if base in _HALVES:
         return None
     return next((name for name in _HALVES if name in runs), None)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether tensors on `device` can be of that type; where they cannot, the host computes what needs it."""
+    return device.type not in _WITHOUT_FLOAT64
 
 
 def torch_dtype(name: str) -> torch.dtype:

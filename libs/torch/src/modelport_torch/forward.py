@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from modelport.contract.array import Array
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, InvalidRequest
 from modelport.contract.program import Forward, Module, Output
 from modelport_torch.array import TorchArray, to_host, to_tensor
 from modelport_torch.reduce import DenseFiles, reduce
@@ -37,6 +38,7 @@ class ForwardEntry:
             self._extra["use_cache"] = False
         if any(output.source.startswith("hidden_states") for output in spec.outputs):
             self._extra["output_hidden_states"] = True
+        self._rows = None if device.type == "cpu" else _embedding_rows(model)
         self._float = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
     @torch.inference_mode()
@@ -45,7 +47,9 @@ class ForwardEntry:
 
         Raises:
             KeyError: if a reduction names an input that the batch lacks.
+            InvalidRequest: if there is a token that the model does not have.
         """
+        self._check_ids(batch)
         tensors = {name: to_tensor(array, self._device) for name, array in batch.items()}
         kept = {name for output in self.spec.outputs if output.keep for name in (output.name, f"{output.name}_indices")}
         return {name: TorchArray(value) if name in kept else to_host(value) for name, value in self.tensors(tensors).items()}
@@ -66,6 +70,14 @@ class ForwardEntry:
             value, *rest = reduce(step, value, inputs, self._dense)
             more = more or tuple(rest)
         return (value, *more)
+
+    def _check_ids(self, batch: Mapping[str, Array]) -> None:
+        """Off the host, a row that an embedding lacks does not fail the batch: it ends every later use of the device."""
+        ids = batch.get("input_ids")
+        if self._rows is None or not isinstance(ids, np.ndarray) or not ids.size or ids.dtype.kind not in "iu":
+            return
+        if int(ids.min()) < 0 or int(ids.max()) >= self._rows:
+            raise InvalidRequest(f"the input has a token that is none of 0 to {self._rows - 1}, which the model knows.")
 
     def _fit(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self._float) if value.is_floating_point() and value.dtype != self._float else value
@@ -99,6 +111,14 @@ class ForwardEntry:
             has = ", ".join(map(str, result.keys())) if hasattr(result, "keys") else type(result).__name__
             raise ConfigurationError(f"the model has no output {source!r}, which entry {self.name!r} wants; it has: {has}.")
         return value
+
+
+def _embedding_rows(model: Any) -> int | None:
+    """How many tokens a model has vectors for; None if it takes no tokens."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return None
 
 
 def _named_parameters(call: Callable[..., Any]) -> frozenset[str] | None:

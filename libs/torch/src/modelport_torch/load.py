@@ -13,14 +13,13 @@ import transformers
 from safetensors import SafetensorError
 
 from modelport.contract.backend import Progress
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Module
 from modelport_torch.dtype import torch_dtype
+from modelport_torch.memory import is_out_of_memory
 from modelport_torch.progress import reported
 
 __all__ = ["auto_class", "checkpoint_dtype", "load_model", "load_module"]
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 def auto_class(head: str) -> Any:
@@ -72,7 +71,7 @@ def load_model(
     Raises:
         ConfigurationError: if the checkpoint cannot be loaded, or lacks weights that the head needs: what would be
             random is refused and named.
-        MemoryError: if it does not fit.
+        OutOfMemory: if it does not fit.
     """
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if device.type != "cpu":
@@ -89,8 +88,8 @@ def load_model(
                 **options,
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY):
-            raise MemoryError(f"the weights of {folder} do not fit in the memory of {device}.") from error
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"the weights of {folder} do not fit in the memory of {device}.") from None
         raise ConfigurationError(f"the checkpoint {folder} cannot be loaded as {head}: {_sentence(error)}") from error
     _refuse_random(info, head, folder, unused)
     return model.eval().requires_grad_(False)

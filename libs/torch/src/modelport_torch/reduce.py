@@ -24,7 +24,7 @@ from modelport.contract.program import (
     TopK,
     step_name,
 )
-from modelport_torch.dtype import torch_dtype
+from modelport_torch.dtype import has_float64, torch_dtype
 
 __all__ = ["REDUCTIONS", "DenseFiles", "reduce"]
 
@@ -88,7 +88,10 @@ def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], 
         KeyError: if the step names an input that the batch lacks.
     """
     if isinstance(step, Cast):
-        return (value.to(torch_dtype(step.dtype)),)
+        wanted = torch_dtype(step.dtype)
+        if wanted == torch.float64 and not has_float64(value.device):
+            value = value.cpu()
+        return (value.to(wanted),)
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()
     match step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -13,7 +12,7 @@ import transformers
 
 from modelport.contract.array import Array
 from modelport.contract.backend import LoadContext, Progress
-from modelport.contract.errors import ConfigurationError
+from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Forward, Generate, Module
 from modelport.contract.runner import Limits
 from modelport_torch import dtype as dtypes
@@ -23,6 +22,7 @@ from modelport_torch.calibrate import Probe
 from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
+from modelport_torch.memory import as_out_of_memory, is_out_of_memory, trim
 from modelport_torch.reduce import REDUCTIONS
 from modelport_torch.support import why_static
 
@@ -41,6 +41,7 @@ class TorchRunner:
         cache_bytes: Says how much the key/value cache may take, if the context does not; asked once the weights are loaded.
         prefill_tokens: Most prompt tokens an engine takes in one step, a quarter of it while others run.
         refine: Puts faster modules into a loaded model, in place, and says what it did, or None if it did nothing.
+        report: Says what else belongs into the facts; asked last.
 
     Raises:
         ConfigurationError, MemoryError: as `Backend.load`.
@@ -54,6 +55,7 @@ class TorchRunner:
         cache_bytes: Callable[[], int],
         prefill_tokens: int,
         refine: Callable[[Any], str | None],
+        report: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._context = context
         self._device = device
@@ -66,7 +68,7 @@ class TorchRunner:
         own = {name: checkpoint_dtype(folder) for name, folder in context.checkpoints.items()} | {"main": context.card.dtype}
         self._dtypes = {name: dtypes.resolve(context.dtype, of, runs) for name, of in own.items()}
         self._load()
-        if context.dtype == "fast":
+        if context.dtype == "fast" and not context.card.quantization:  # quantised weights have the type they have
             self._quicken(dtypes.fast(self._dtypes["main"], runs))
         self._refine(refine)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
@@ -95,12 +97,15 @@ class TorchRunner:
             self._facts["cache_tokens"] = str(engine.load().cache_total)
         self._facts["dtype"] = self._dtypes["main"]
         self._facts["threads"] = str(torch.get_num_threads())
+        if context.card.quantization:
+            self._facts["quantization"] = context.card.quantization
         self._limits = Limits(
             max_items=context.max_items,
             reductions=REDUCTIONS,
             params=frozenset.intersection(*(engine.params for engine in self._engines.values())) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
         )
+        self._facts |= report()
         progress("loaded", 1.0)
 
     @property
@@ -118,13 +123,19 @@ class TorchRunner:
             future.set_result(self._forwards[entry](batch))
         except Exception as error:
             # Also what a bad batch raises inside the model: it belongs to these items, not to the worker.
-            future.set_exception(_memory(error))
+            future.set_exception(as_out_of_memory(error, "a batch") if is_out_of_memory(error) else error)
+        if isinstance(future.exception(), OutOfMemory):
+            trim(self._device)  # here, where the failed batch is out of reach
         return future
 
     def engine(self, entry: str) -> AnyEngine:
         return self._engines[entry]
 
     def buffer(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Host memory; page-locked before a CUDA device, which then copies it while the host goes on."""
+        if self._device.type == "cuda":
+            pinned: np.ndarray = torch.empty(shape, dtype=dtypes.torch_dtype(dtype), pin_memory=True).numpy()
+            return pinned
         return np.empty(shape, np.dtype(dtype))
 
     def close(self) -> None:
@@ -133,9 +144,7 @@ class TorchRunner:
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
-        gc.collect()  # modules refer to themselves through hooks; their memory should be back before this returns
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        trim(self._device)  # modules refer to themselves through hooks; their memory should be back before this returns
 
     # ----------------------------------------------------------------------------------------------------- loading
 
@@ -205,7 +214,9 @@ class TorchRunner:
             before = self._probe().run(briefly=True)
         except ConfigurationError:
             raise  # the program asks for what the model does not have: better said now than at the first request
-        except Exception:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             before = None  # the inputs that were made up do not suit this model, which says nothing of real ones
         done = None if before is None else [said for model in self._models.values() if (said := refine(model))]
         if before is None or not done:
@@ -237,9 +248,3 @@ class TorchRunner:
         if key[1] != "feature-extraction":
             return True
         return any("pooler" in (out.source or out.name) or entry.call != "forward" for entry in sharing for out in entry.outputs)
-
-
-def _memory(error: Exception) -> Exception:
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return MemoryError(f"a batch did not fit in memory: {' '.join(str(error).split())[:200]}")
-    return error

@@ -44,6 +44,7 @@ ASK = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
         ("DeadlineExceeded", 504, "deadline_exceeded", openai.InternalServerError),
         ("Cancelled", 499, "request_cancelled", openai.APIStatusError),
         ("ModelFailed", 500, "model_failed", openai.InternalServerError),
+        ("OutOfMemory", 500, "model_failed", openai.InternalServerError),
         ("ConfigurationError", 503, "model_misconfigured", openai.InternalServerError),
         ("ModelportError", 500, None, openai.InternalServerError),
     ],

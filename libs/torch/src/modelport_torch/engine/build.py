@@ -19,6 +19,7 @@ from modelport_torch.engine.rules import Rules, end_tokens
 from modelport_torch.engine.scheduler import Scheduler
 from modelport_torch.engine.sequence import Sequence
 from modelport_torch.engine.static import StaticEngine
+from modelport_torch.memory import is_out_of_memory
 from modelport_torch.support import cache_bytes_per_token
 
 __all__ = ["AnyEngine", "build_engine", "check_stepping"]
@@ -100,6 +101,8 @@ def check_stepping(model: Any, device: torch.device) -> int:
             row.tokens.append(11 % size)
         got.append(stepped.advance(rows, 2))
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ConfigurationError(
             f"{kind} models cannot be called as the stepped engine does ({cause}); "

@@ -108,7 +108,7 @@ class Grammars:
         name = _NAMES[constraint.kind]
         if len(constraint.text) > _MOST_BYTES:
             raise InvalidRequest(
-                f"{name} has {len(constraint.text)} characters, and may have {_MOST_BYTES}. Use a smaller one.",
+                f"{name} has {len(constraint.text)} characters, and may have {_MOST_BYTES}. Shorten it.",
                 param="constraint",
             )
         try:

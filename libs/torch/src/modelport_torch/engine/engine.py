@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,6 @@ import torch
 
 from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
 from modelport.contract.generate import EngineLoad, FinishReason, GenerateEvent, GenerateRequest, TokenLogprob
-from modelport_torch.engine.cache import CacheLost
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.model import SteppedModel
@@ -19,9 +19,12 @@ from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.engine.sampling import choose
 from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
 from modelport_torch.engine.sequence import Sequence
+from modelport_torch.memory import as_out_of_memory, is_out_of_memory
 from modelport_torch.support import engine_params
 
 __all__ = ["TorchEngine"]
+
+_log = logging.getLogger(__name__)
 
 
 class TorchEngine:
@@ -61,6 +64,7 @@ class TorchEngine:
         self._scheduler = scheduler
         self._clock = clock
         self._order = 0
+        self._admitted: list[Sequence] = []
 
     @property
     def prefix_tokens(self) -> int:
@@ -116,19 +120,45 @@ class TorchEngine:
     def step(self) -> list[GenerateEvent]:
         """One token for every running sequence; new ones join.
 
-        If the model itself fails, so do all who run: their rows are given up, and the exception goes on to the caller.
-        """
-        try:
-            return self._step()
-        except Exception:
-            self._scheduler.running, self._scheduler.joining = [], []
-            self._model.release()
-            self._prefixes.clear()  # it may have been memory
-            raise
+        If memory runs out, all who run start over from their tokens, half as many at once, and nobody notices but by the time
+        that it takes. If the model itself fails, so do all who run: their rows are given up, and the exception goes on to the
+        caller.
 
-    def _step(self) -> list[GenerateEvent]:
+        Raises:
+            OutOfMemory: one sequence alone, a small piece of its prompt at a time, does not fit in memory.
+        """
+        events: list[GenerateEvent] = []
+        try:
+            self._step(events)
+            self._scheduler.ease()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self._give_up()
+                raise
+            failed = as_out_of_memory(error, "a step of generation")
+        else:
+            return events
+        # Here the failed step is out of reach, and with it the memory that it held.
+        aboard = self._give_up()
+        if not self._scheduler.shrink(len(aboard)):
+            raise failed
+        _log.warning("%s Its %d sequences start over, fewer at once.", failed.message, len(aboard))
+        for sequence in aboard:
+            self._requeue(sequence)
+        return events
+
+    def _give_up(self) -> list[Sequence]:
+        """Nobody runs any more, and all memory is given back; who ran."""
         scheduler = self._scheduler
-        events = self._expire()
+        aboard = {id(sequence): sequence for sequence in (*scheduler.running, *scheduler.joining, *self._admitted)}
+        scheduler.running, scheduler.joining, self._admitted = [], [], []
+        self._prefixes.clear()
+        self._model.release()
+        return list(aboard.values())
+
+    def _step(self, events: list[GenerateEvent]) -> None:
+        scheduler = self._scheduler
+        events += self._expire()
         if scheduler.joining and not scheduler.can_grow():
             for sequence in scheduler.joining:
                 self._requeue(sequence)
@@ -143,7 +173,6 @@ class TorchEngine:
             events += self._take(rows, logits[0] if len(logits) == 1 else torch.cat(logits))
         if not scheduler.running and not scheduler.joining:
             self._model.rest()
-        return events
 
     # ------------------------------------------------------------------------------------------------ joining
 
@@ -156,7 +185,7 @@ class TorchEngine:
         budget = scheduler.budget()
         if scheduler.joining:
             return self._continue_joining(events, budget)
-        admitted = scheduler.admit()
+        admitted = self._admitted = scheduler.admit()
         if not admitted:
             return []
         families: list[list[Sequence]] = []
@@ -181,17 +210,20 @@ class TorchEngine:
             scheduler.running += batch
             try:
                 found, prompts = self._model.prefill(batch, first, scheduler.footprint())
-            except CacheLost:
-                raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 del scheduler.running[first:]
-                events += [_failed(s, error) for lead in batch for s in family_of[id(lead)]]
+                lost = [s for lead in batch for s in family_of[id(lead)]]
+                self._admitted = [s for s in self._admitted if s not in lost]
+                events += [_failed(s, error) for s in lost]
                 continue
             logits.append(found)
             for offset, (lead, prompt) in enumerate(zip(batch, prompts, strict=True)):
                 lead.described = prompt
                 self._keep(lead, first + offset)
                 logits += self._fork(family_of[id(lead)], first + offset, found[offset : offset + 1])
+        self._admitted = []
         return logits
 
     def _continue_joining(self, events: list[GenerateEvent], budget: int) -> list[torch.Tensor]:
@@ -199,10 +231,11 @@ class TorchEngine:
         lead, row = scheduler.joining[0], len(scheduler.running)
         try:
             logits, prompt = self._model.prefill_piece(lead, row, budget, scheduler.footprint())
-        except CacheLost:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             events += [_failed(s, error) for s in scheduler.joining]
+            self._admitted = [s for s in self._admitted if s not in scheduler.joining]
             scheduler.joining = []
             return []
         if prompt is not None:
@@ -231,8 +264,14 @@ class TorchEngine:
     def _keep(self, sequence: Sequence, row: int) -> None:
         """Keeps what `row` holds for requests that begin alike."""
         tokens = (sequence.prompt + sequence.tokens)[: sequence.cached]
-        if sequence.is_text and self._prefixes.wants(sequence.owner, tokens):
+        if not (sequence.is_text and self._prefixes.wants(sequence.owner, tokens)):
+            return
+        try:
             self._prefixes.keep(sequence.owner, tokens, self._model.read(row, len(tokens)))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._prefixes.clear()  # they are a luxury
 
     def _fork(self, family: list[Sequence], row: int, logits: torch.Tensor) -> list[torch.Tensor]:
         """The other choices of a request whose first has just been prefilled into `row`: copies of that row."""

@@ -13,6 +13,7 @@ from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.masks import Masks
 from modelport_torch.engine.sequence import TEXT_INPUTS, Sequence
+from modelport_torch.memory import trim
 
 __all__ = ["SteppedModel"]
 
@@ -136,8 +137,9 @@ class SteppedModel:
             self._cache.release()
 
     def release(self) -> None:
-        """Gives the cache up, whatever it holds."""
+        """Gives the cache up, whatever it holds, and what torch has set aside."""
         self._cache.release()
+        trim(self._device)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any

@@ -16,6 +16,7 @@ from modelport.contract.generate import FinishReason, GenerateEvent, GenerateReq
 from modelport_torch.array import to_tensor
 from modelport_torch.engine.rules import Rules
 from modelport_torch.engine.sequence import TEXT_INPUTS
+from modelport_torch.memory import is_out_of_memory
 
 __all__ = ["OwnBatch", "Row"]
 
@@ -60,10 +61,15 @@ class Row:
 
 
 class OwnBatch:
-    """`generate` in a thread of its own, which waits after each token for `step`: so there is one that computes at a time."""
+    """`generate` in a thread of its own, which waits after each token for `step`: so there is one that computes at a time.
+
+    Attributes:
+        again: Rows that began in vain, because memory ran out, and have told nothing: they may begin again, fewer at once.
+    """
 
     def __init__(self, model: Any, device: torch.device, rows: list[Row]) -> None:
         self.is_running = True
+        self.again: list[Row] = []
         self._model = model
         self._device = device
         self._rows = rows
@@ -86,6 +92,9 @@ class OwnBatch:
         self.is_running = False
         if told is None:
             return self._ended()
+        if is_out_of_memory(told) and len(self._rows) > 1:
+            self.again = [row for row in self.open if not row.tokens]
+            self._rows = [row for row in self._rows if row not in self.again]
         text = " ".join(str(told).split())[:300] or type(told).__name__
         return [self._event(row, finish="error", error=f"the model's own generate failed: {text}") for row in self.open]
 

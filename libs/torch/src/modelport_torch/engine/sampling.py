@@ -12,6 +12,7 @@ from collections.abc import Sequence as Rows
 
 import torch
 
+from modelport_torch.dtype import has_float64
 from modelport_torch.engine.sequence import Sequence
 
 __all__ = ["choose", "edit", "filtered"]
@@ -113,9 +114,11 @@ def filtered(scores: torch.Tensor, rows: Rows[Sequence]) -> tuple[torch.Tensor, 
 
 def _draw(scores: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     probabilities, tokens = filtered(scores, rows)
+    if not has_float64(scores.device):
+        probabilities, tokens = probabilities.cpu(), None if tokens is None else tokens.cpu()
     # One number per row from the row's own source, through the inverse of its distribution: neighbours change nothing.
     steps = probabilities.double().cumsum(-1)
-    points = torch.tensor([row.draw.random() for row in rows], dtype=torch.float64, device=scores.device)[:, None]
+    points = torch.tensor([row.draw.random() for row in rows], dtype=torch.float64, device=steps.device)[:, None]
     places = torch.searchsorted(steps, points * steps[:, -1:], right=True)
     # Rounding can push a point onto the very end; the last token that can be drawn is where the sum stops growing.
     last = (steps < steps[:, -1:]).sum(-1, keepdim=True)

@@ -11,6 +11,8 @@ __all__ = ["Scheduler", "groups"]
 
 _BLOCK = 64
 _BESIDE = 4
+_LEAST_PIECE = 128
+_CALM_STEPS = 512
 
 
 class Scheduler:
@@ -27,7 +29,8 @@ class Scheduler:
     """
 
     def __init__(self, max_rows: int, max_tokens: int, prefill_tokens: int) -> None:
-        self.max_rows = max_rows
+        self.max_rows = self._most_rows = max_rows
+        self._calm = 0
         self.max_tokens = max_tokens
         self.prefill_tokens = prefill_tokens
         self.waiting: list[Sequence] = []
@@ -46,6 +49,27 @@ class Scheduler:
         beside = max(self.prefill_tokens // _BESIDE, 1)
         is_long = self.joining or (self.waiting and self.waiting[0].length > beside)
         return max(beside // 2, 1) if is_long else beside
+
+    def shrink(self, aboard: int) -> bool:
+        """Memory ran out with so many sequences aboard: from now on half as many, or pieces of prompts half as long.
+
+        Whether there is anything left to halve.
+        """
+        self._calm = 0
+        if aboard > 1:
+            self.max_rows = max(aboard // 2, 1)
+            return True
+        if aboard and self.prefill_tokens > _LEAST_PIECE:
+            self.prefill_tokens = max(self.prefill_tokens // 2, _LEAST_PIECE)
+            return True
+        return False
+
+    def ease(self) -> None:
+        """A step fitted: after many of them, twice as many sequences may be tried again."""
+        if self.max_rows < self._most_rows:
+            self._calm += 1
+            if self._calm >= _CALM_STEPS:
+                self._calm, self.max_rows = 0, min(self.max_rows * 2, self._most_rows)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence behind those of its priority."""

@@ -13,6 +13,7 @@ from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedP
 from modelport.contract.generate import EngineLoad, GenerateEvent, GenerateRequest
 from modelport_torch.engine.own import OwnBatch, Row
 from modelport_torch.engine.rules import resolve_rules
+from modelport_torch.memory import trim
 from modelport_torch.support import STATIC_PARAMS
 
 __all__ = ["StaticEngine"]
@@ -23,7 +24,7 @@ class StaticEngine:
 
     A batch holds requests of one prompt length and one set of parameters, so that nothing is padded and every answer is what
     `generate` gives alone. A step is one token of the batch that runs. Requests that sample with a seed, search with beams or
-    bring more than tokens run alone.
+    bring more than tokens run alone. If memory runs out before a batch has told anything, it begins again as smaller ones.
 
     Args:
         model: The model.
@@ -53,7 +54,7 @@ class StaticEngine:
         self.how = f"generate, in static batches: {why}"
         self._model = model
         self._device = device
-        self._max_rows = max_rows
+        self._max_rows = self._rows_at_once = max_rows
         self._max_tokens = max_tokens
         self._clock = clock
         self._vocabulary = int(model.config.get_text_config().vocab_size)
@@ -95,8 +96,7 @@ class StaticEngine:
             )
         choices = 1 if beams > 1 else request.n
         for index in range(choices):
-            self._waiting.append(Row(request, index, next(self._order), length, rules, min(limit, room), beams))
-        self._waiting.sort(key=lambda row: (-row.request.priority, row.order))
+            self._queue([Row(request, index, next(self._order), length, rules, min(limit, room), beams)])
 
     def cancel(self, id: int, index: int | None = None) -> None:
         """Ends a request, or one choice of it, before the next step; no event follows."""
@@ -117,7 +117,12 @@ class StaticEngine:
             self._batch = OwnBatch(self._model, self._device, self._next())
         if self._batch is not None:
             events += self._batch.step()
+            again = self._batch.again
             self._let_go()
+            if again:
+                self._rows_at_once = max(len(again) // 2, 1)
+                self._queue(again)
+                trim(self._device)
         return events
 
     def close(self) -> None:
@@ -126,6 +131,9 @@ class StaticEngine:
         if self._batch is not None:
             self._batch.close()
             self._batch = None
+
+    def _queue(self, rows: list[Row]) -> None:
+        self._waiting = sorted([*self._waiting, *rows], key=lambda row: (-row.request.priority, row.order))
 
     def _beams(self, request: GenerateRequest) -> int:
         asked = request.params.num_beams
@@ -142,7 +150,7 @@ class StaticEngine:
         rows, extent = [first], first.extent
         for row in self._waiting[1:]:
             grown = max(extent, row.extent)
-            if len(rows) == self._max_rows or not first.goes_with(row):
+            if len(rows) == self._rows_at_once or not first.goes_with(row):
                 continue
             if grown * (len(rows) + 1) <= self._max_tokens:
                 rows.append(row)

@@ -29,6 +29,8 @@ _TYPE_AND_CODE: dict[str, tuple[str, str | None]] = {
     "cancelled": ("invalid_request_error", "request_cancelled"),
     "model_failed": ("server_error", "model_failed"),
     "device_failed": ("server_error", "device_failed"),
+    "out_of_memory": ("server_error", "device_failed"),
+    "not_numbers": ("server_error", "device_failed"),
     "configuration": ("server_error", "model_misconfigured"),
 }
 

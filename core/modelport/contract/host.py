@@ -132,8 +132,7 @@ class Host(Protocol):
         """Notes what a caller thinks of an answer it had, from 0 (useless) to 1; `auto` learns from it.
 
         Raises:
-            NotFound: no such request is remembered.
-            Forbidden: it was another caller's.
+            NotFound: the caller has no such request that waits for a rating.
         """
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:

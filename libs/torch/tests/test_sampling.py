@@ -161,6 +161,7 @@ SAMPLES = GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9)
         (Sampling(top_p=0.9), PLAIN, True),
         (Sampling(top_k=5), PLAIN, True),
         (Sampling(temperature=0.0), SAMPLES, False),
+        (Sampling(temperature=1e-40), SAMPLES, False),
         (Sampling(temperature=0.0, top_p=0.9), PLAIN, False),
         (Sampling(temperature=0.0, do_sample=True), PLAIN, False),
         (Sampling(do_sample=False, temperature=0.7), SAMPLES, False),
@@ -178,7 +179,7 @@ def test_checkpoint_fills_what_the_caller_leaves_open() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         defaults = GenerationConfig(
-            do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.1, eos_token_id=[2, 7], suppress_tokens=[4]
+            do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.1, eos_token_id=[2, 7, 999], suppress_tokens=[4, 999]
         )
     rules = resolve_rules(Sampling(top_p=0.5), defaults, 100)
     assert (rules.temperature, rules.top_p, rules.repetition_penalty) == (0.6, 0.5, 1.1)
@@ -194,6 +195,7 @@ def test_checkpoint_fills_what_the_caller_leaves_open() -> None:
         (Sampling(repetition_penalty=0.0), "repetition_penalty"),
         (Sampling(max_new_tokens=0), "max_new_tokens"),
         (Sampling(logit_bias={100: 1.0}), "logit_bias"),
+        (Sampling(eos_token_id=[100]), "eos_token_id"),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(params: Sampling, name: str) -> None:

@@ -306,7 +306,7 @@ async def test_a_worker_that_dies_while_loading_is_named_with_its_last_line(exec
 
 
 async def test_a_load_without_progress_is_ended(executor: Any, spec: Any, owner: Any) -> None:
-    stalled = msgspec.structs.replace(spec, skill_options={"load": "hang"}, load_stall_s=0.6)
+    stalled = msgspec.structs.replace(spec, skill_options={"load": "hang"}, load_stall_s=3.0)
     with pytest.raises(ModelFailed, match=r"its load stalled: no progress for \d+ s while preparing the session"):
         await executor.replica(stalled, owner).start()
     assert psutil.Process().children() == []

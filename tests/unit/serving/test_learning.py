@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from modelport.contract.errors import DeviceFailed, Forbidden, InvalidRequest, ModelFailed, NotFound
+from modelport.contract.errors import DeadlineExceeded, DeviceFailed, InvalidRequest, ModelFailed, NotFound
 from modelport.contract.reply import Options
 
 MODELS = {"slow": {"aliases": ["tortoise"]}, "quick": {}}
@@ -47,8 +47,12 @@ async def test_ratings_outweigh_speed_and_only_the_caller_may_rate(world):
             await here.ask(model, options=Options(request_id=f"{model}{number}"))
             here.host.rate(here.anyone, f"{model}{number}", score)
     assert here.host.recommendations(here.anyone, "echo")[0]["model"] == "slow"
-    with pytest.raises(Forbidden):
-        here.host.rate(here.caller(name="somebody else"), "slow1", 1.0)
+    await here.ask("slow", options=Options(request_id="mine"))
+    with pytest.raises(NotFound):
+        here.host.rate(here.caller(name="somebody else"), "mine", 1.0)
+    here.host.rate(here.anyone, "mine", 1.0)
+    with pytest.raises(NotFound, match="rated once"):
+        here.host.rate(here.anyone, "mine", 1.0)
     with pytest.raises(NotFound, match="x-request-id"):
         here.host.rate(here.anyone, "never seen", 1.0)
     with pytest.raises(InvalidRequest, match="between 0 and 1"):
@@ -128,3 +132,24 @@ async def test_a_failure_of_the_device_speaks_against_the_model_there(world):
         await here.ask("a")
     told = here.host.recommendations(here.anyone, "echo")[0]
     assert told["model"] == "b"
+
+
+async def test_a_deadline_of_the_callers_own_speaks_against_nobody(world):
+    here = await world(MODELS)
+    here.executor.answers = False
+    for _ in range(5):
+        late = here.ask("slow", options=Options(deadline_s=0.001))
+        await here.settle()
+        here.clock.turn(1)
+        with pytest.raises(DeadlineExceeded):
+            await late
+    assert here.host.recommendations(here.anyone, "echo")[0]["arms"][0]["reward"] == 0.5
+
+
+async def test_a_smaller_model_is_not_refused_for_what_the_larger_one_took(world):
+    here = await world({"a": {}}, memory={"budget_bytes": {"cpu": 100}})
+    here.executor.measured = 200
+    await here.ask()
+    await here.host.stop(0)
+    again = await world({"a": {"max_items": 4}}, memory={"budget_bytes": {"cpu": 100}})
+    assert (await again.ask()).result.text == "hi"

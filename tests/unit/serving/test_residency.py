@@ -169,6 +169,16 @@ async def test_models_that_thrash_stay_for_a_while_and_the_other_waits(world):
     assert (await waiting).result.text == "hi"
 
 
+def test_a_hold_ends_no_thrashing():
+    watch = Thrashing()
+    for victim, wanted_by in (("a", "b"), ("b", "a")):
+        watch.evicted(victim, wanted_by, resident_s=1, load_s=2)
+    for victim, wanted_by in (("a", "b"), ("b", "a")) * 3:
+        held = watch.hold_s(victim, 2)
+        assert held == 10
+        assert watch.evicted(victim, wanted_by, resident_s=held + 0.1, load_s=2), "it left as soon as it might"
+
+
 async def test_what_a_load_really_took_is_what_is_charged(world):
     here = await world({"a": {}, "b": {}}, need=40, memory={"budget_bytes": {"cpu": 100}})
     here.executor.measured = 70

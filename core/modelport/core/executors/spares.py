@@ -105,7 +105,13 @@ class Spares:
             return
         self._ready.append((_kind(spec), child))
         # It fits into the socket at once: nobody reads the answers before the process has become somebody's worker.
-        child.socket.sendall(greeting)
+        try:
+            child.socket.sendall(greeting)
+        except OSError as error:  # it has ended already
+            _log.warning("a spare worker could not be started", reason=str(error))
+            self._ready.pop()
+            self._end(child)
+            return
         _log.debug("spare worker started", backend=spec.backend, pid=child.pid)
 
     def _modules(self, spec: ReplicaSpec) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from cachetools import LRUCache
 
-from modelport.contract.errors import Forbidden, InvalidRequest, NotFound
+from modelport.contract.errors import InvalidRequest, NotFound
 from modelport.contract.reply import Timings, Usage
 from modelport.core.config.files import write_whole
 from modelport.core.config.settings import LearningSettings
@@ -49,7 +49,7 @@ class Learner:
         self._settings = settings
         self._path = path
         self._clock = clock
-        self._requests: LRUCache[str, tuple[str, str, str]] = LRUCache(_REMEMBERED)
+        self._requests: LRUCache[tuple[str, str], tuple[str, str]] = LRUCache(_REMEMBERED)
         self._is_dirty = False
         file = _read(path)
         self._measured, self._bandits = file.measured, file.bandits
@@ -69,7 +69,7 @@ class Learner:
     def finished(self, job: Job, ticket: Ticket, caller: str, status: str, usage: Usage, timings: Timings) -> None:
         """Notes the end of a request."""
         if ticket.options.request_id:
-            self._requests[ticket.options.request_id] = (ticket.task, job.model, caller)
+            self._requests[caller, ticket.options.request_id] = (ticket.task, job.model)
         if not ticket.place or ticket.is_emulated:
             return
         if status == "ok" and timings.run_s > 0:
@@ -86,22 +86,19 @@ class Learner:
         """Notes what a caller thinks of an answer, from 0 (useless) to 1: one more observation of the model that gave it.
 
         Raises:
-            NotFound: no such request is remembered.
-            Forbidden: it was another caller's.
+            NotFound: the caller has no such request that waits for a rating.
             InvalidRequest: the score is not between 0 and 1.
         """
         if not 0 <= score <= 1:
             raise InvalidRequest(f"score is {score:g}, and must be between 0 and 1.", param="score")
-        if request_id not in self._requests:
+        known = self._requests.pop((caller, request_id), None)
+        if known is None:
             raise NotFound(
-                f"No request {request_id!r} waits for a rating: its id is in the answer's header x-request-id, the last "
+                f"No request {request_id!r} of yours waits for a rating: its id is in the answer's header x-request-id, the last "
                 f"{_REMEMBERED} are remembered, and each can be rated once.",
                 param="request_id",
             )
-        task, model, owner = self._requests[request_id]
-        if owner != caller:
-            raise Forbidden("That request was another caller's.")
-        del self._requests[request_id]
+        task, model = known
         self._learn(f"task:{task}", model, score)
 
     # ------------------------------------------------------------------------------------------------------ choosing

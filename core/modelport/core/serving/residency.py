@@ -108,7 +108,8 @@ class Thrashing:
 
     def evicted(self, victim: str, wanted_by: str, resident_s: float, load_s: float) -> bool:
         """Notes an eviction; returns whether the two are thrashing."""
-        if resident_s > self._factor * load_s:
+        # the time for which it was held says nothing of whether its load has paid off
+        if resident_s > self._factor * load_s + self.hold_s(victim, load_s):
             self._hasty.pop(victim, None)
             self._thrashing.discard(victim)
             return False

@@ -159,7 +159,7 @@ class OwnBatch:
         first = self._rows[0]
         try:
             if first.rules.sample and first.rules.seed is not None:
-                torch.manual_seed(first.rules.seed + first.index)
+                torch.manual_seed((first.rules.seed + first.index) % (1 << 63))
             self._made = self._model.generate(
                 **self._inputs(),
                 generation_config=self._config(),

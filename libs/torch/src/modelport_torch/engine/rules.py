@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.top_k or self.top_p < 1.0 or self.min_p or self.typical_p < 1.0)
 
 
+_COLDEST = 1e-5  # below it, logits over the temperature are more than float32 holds, and only the best token has a chance
 _CHOOSES = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
@@ -83,8 +85,13 @@ def resolve_rules(params: Sampling, defaults: Any, vocabulary: int) -> Rules:
     if params.do_sample is None and not called:
         sample = bool(getattr(defaults, "do_sample", None))
     temperature = pick("temperature", 1.0)
+
+    def within(tokens: Iterable[int]) -> frozenset[int]:
+        """Those that the model can say: a checkpoint may name others."""
+        return frozenset(token for token in tokens if 0 <= token < vocabulary)
+
     rules = Rules(
-        sample=sample and temperature > 0,
+        sample=sample and temperature >= _COLDEST,
         temperature=temperature,
         top_k=pick("top_k", 0),
         top_p=pick("top_p", 1.0),
@@ -97,10 +104,10 @@ def resolve_rules(params: Sampling, defaults: Any, vocabulary: int) -> Rules:
         logit_bias=params.logit_bias or {},
         min_new_tokens=pick("min_new_tokens", 0),
         max_new_tokens=pick("max_new_tokens", None),
-        eos=end_tokens(defaults) if params.eos_token_id is None else frozenset(params.eos_token_id),
+        eos=within(end_tokens(defaults)) if params.eos_token_id is None else frozenset(params.eos_token_id),
         ignore_eos=bool(params.ignore_eos),
-        suppress=tuple(getattr(defaults, "suppress_tokens", None) or ()),
-        begin_suppress=tuple(getattr(defaults, "begin_suppress_tokens", None) or ()),
+        suppress=tuple(within(getattr(defaults, "suppress_tokens", None) or ())),
+        begin_suppress=tuple(within(getattr(defaults, "begin_suppress_tokens", None) or ())),
         seed=params.seed,
     )
     _check(rules, vocabulary)
@@ -128,9 +135,9 @@ def _check(rules: Rules, vocabulary: int) -> None:
     for name, fits, range_ in ranges:
         if not fits:
             raise InvalidRequest(f"{name} is {getattr(rules, name)}; it must be {range_}.", param=name)
-    outside = [token for token in rules.logit_bias if not 0 <= token < vocabulary]
-    if outside:
-        raise InvalidRequest(
-            f"logit_bias names the token {outside[0]}, and the vocabulary has the tokens 0 to {vocabulary - 1}.",
-            param="logit_bias",
-        )
+    for name, tokens in (("logit_bias", rules.logit_bias), ("eos_token_id", rules.eos)):
+        outside = [token for token in tokens if not 0 <= token < vocabulary]
+        if outside:
+            raise InvalidRequest(
+                f"{name} names the token {outside[0]}, and the vocabulary has the tokens 0 to {vocabulary - 1}.", param=name
+            )

@@ -1,0 +1,52 @@
+"""Heads, as tasks and programs. Pure."""
+
+from __future__ import annotations
+
+from modelport.contract import ArraySpec, Forward, ModelCard, Output, Program
+
+__all__ = ["program_of", "task_of"]
+
+_TASKS = {
+    "image-classification": "image-classification",
+    "object-detection": "object-detection",
+    "semantic-segmentation": "image-segmentation",
+    "universal-segmentation": "image-segmentation",
+    "depth-estimation": "depth-estimation",
+    "feature-extraction": "image-feature-extraction",
+    "keypoint-detection": "keypoint-detection",
+    "video-classification": "video-classification",
+}
+
+_OUTPUTS = {
+    "image-classification": ("logits",),
+    "object-detection": ("logits", "pred_boxes"),
+    "semantic-segmentation": ("logits",),
+    "universal-segmentation": ("class_queries_logits", "masks_queries_logits"),
+    "depth-estimation": ("predicted_depth",),
+    "feature-extraction": ("last_hidden_state",),
+    "keypoint-detection": ("keypoints", "scores", "descriptors", "mask"),
+    "video-classification": ("logits",),
+}
+
+_MASKED = frozenset({"object-detection", "universal-segmentation"})
+"""Heads whose processors may pad an image, and then say where."""
+
+
+def task_of(head: str | None) -> str | None:
+    """The task that a head does, or None."""
+    return _TASKS.get(head or "")
+
+
+def program_of(card: ModelCard, head: str) -> Program:
+    """One forward over prepared pixels. Height and width are open: the checkpoint's processor decides them for each image."""
+    frames = ("frames",) if head == "video-classification" else ()
+    channels = card.config.get("num_channels")
+    colours = channels if isinstance(channels, int) and channels > 0 else 3
+    inputs = [ArraySpec("pixel_values", "float32", ("batch", *frames, colours, "height", "width"))]
+    if head in _MASKED:
+        inputs.append(ArraySpec("pixel_mask", "int64", ("batch", "height", "width")))
+    outputs = _OUTPUTS[head]
+    if card.architectures[0].endswith("ForSegmentation"):
+        outputs = ("logits", "pred_boxes", "pred_masks")
+    entry = Forward(head=head, inputs=tuple(inputs), outputs=tuple(Output(name) for name in outputs))
+    return Program({"main": entry})

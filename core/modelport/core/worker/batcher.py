@@ -60,8 +60,8 @@ def fits(cost: int, limits: Limits) -> bool:
 def choose(waiting: Sequence[W], limits: Limits, now: float) -> Plan[W] | None:
     """The batch to run next, or None if nothing waits. Items must have passed `fits`.
 
-    The item with the highest priority, counting age, is in it; others of its entry and group join while there is room, those of higher
-    priority first, then those nearest in length, unless they would make most of the batch padding.
+    The item with the highest priority, counting age, is in it; others of its entry and group join while there is room, those of
+    higher priority first, then those nearest in length, unless they would make most of the batch padding.
     """
     if not waiting:
         return None

@@ -21,7 +21,7 @@ __all__ = ["MOST_PIXELS", "decode_image", "media_bytes", "png"]
 MOST_PIXELS = 50_000_000
 """Most pixels of an image, decoded or not: 150 MB of memory."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 

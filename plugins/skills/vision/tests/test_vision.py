@@ -173,7 +173,7 @@ def test_every_pixel_has_its_class(checkpoint: Checkpoint, picture: Picture) -> 
 def test_masks(kind: str, subtask: str, checkpoint: Checkpoint, picture: Picture) -> None:
     folder = checkpoint(kind)
     images = [picture(n, *size) for n, size in enumerate(SIZES[:2])]
-    options = {"threshold": 0.1, "mask_threshold": 0.3, "overlap_mask_area_threshold": 0.1}
+    options = {"threshold": 0.05, "mask_threshold": 0.2, "overlap_mask_area_threshold": 0.01}
 
     answers = ask(folder, [request_of("image-segmentation", [image], subtask=subtask, **options) for image in images])
 
@@ -256,6 +256,8 @@ def test_an_answer_does_not_depend_on_company(
     requests = [request_of(KINDS[kind], [picture(n, *size)], **options) for n, size in enumerate(sizes * 2)]
 
     together, alone = ask(folder, requests), ask(folder, requests, together=False)
+    for answer in (*together, *alone) if KINDS[kind] == "depth-estimation" else ():
+        answer.depth = Media()  # a PNG of the same numbers: a rounding may turn one grey into the next
 
     assert_close(together, alone, 1e-4)
 

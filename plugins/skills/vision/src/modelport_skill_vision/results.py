@@ -108,6 +108,8 @@ class Answerer:
             )
         known = inspect.signature(rules).parameters  # EoMT's rules for instances know no overlap
         options = {name: getattr(request, name) for name in _SHARES if name in known}
+        if "label_ids_to_fuse" in known:
+            options["label_ids_to_fuse"] = set()  # what None means too, which is logged at every call
         found = rules(outputs, target_sizes=[size], **options)[0]
         places = found["segmentation"].numpy()
         return SegmentationResult(

@@ -94,6 +94,7 @@ class VisionSession(Session):
         except (ValueError, ZeroDivisionError, OSError, IndexError) as error:
             why = " ".join(str(error).split())[:200].rstrip(".")
             raise InvalidRequest(
-                f"The checkpoint's image processor does not take this image: {why}. Send one of a more usual size.", param="inputs"
+                f"The checkpoint's image processor does not take this image: {why}. Send one of a more usual size.",
+                param="inputs",
             ) from error
         return {name: np.asarray(made[name][0]) for name in self._names if name in made}

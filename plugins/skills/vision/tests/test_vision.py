@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from modelport.contract import InvalidRequest, Media, ModelCard
+from modelport.contract import ConfigurationError, InvalidRequest, Media, ModelCard, SessionContext
 from modelport.tasks import vision as tasks
 from modelport.testing.backend import card_of
 from modelport.testing.skill import SkillSuite, assert_close
@@ -312,6 +313,43 @@ def test_top_k_and_function(checkpoint: Checkpoint, picture: Picture) -> None:
 
     expected = Reference(checkpoint("vit"))([image_of(picture(1))]).logits[0].sigmoid().sort(descending=True).values[:2]
     np.testing.assert_allclose([each.score for each in answer.results], expected.numpy(), atol=1e-4)
+
+
+def test_a_backend_without_torch_gives_the_same_labels(checkpoint: Checkpoint, picture: Picture) -> None:
+    openvino = pytest.importorskip("modelport_backend_openvino")
+    folder = checkpoint("vit")
+    images = [picture(n, *size) for n, size in enumerate(SIZES)]
+
+    class OpenVino(Server):
+        __test__ = False
+        backend = openvino.register_backends()[0]
+
+    async def scenario(served: Any) -> list[Any]:
+        requests = [request_of("image-classification", [image]) for image in images]
+        return await asyncio.gather(*(served.ask("image-classification", request) for request in requests))
+
+    answers = OpenVino(folder)._serve(folder.parent, scenario)
+
+    reference = Reference(folder)
+    for media, answer in zip(images, answers, strict=True):
+        expected = reference([image_of(media)]).logits[0].softmax(-1).numpy()
+        assert [each.label for each in answer.results] == [f"LABEL_{i}" for i in np.argsort(-expected)]
+        np.testing.assert_allclose([each.score for each in answer.results], np.sort(expected)[::-1], atol=1e-4)
+
+
+def test_a_processor_of_another_kind_is_refused_when_the_model_is_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("vit"), tmp_path / "vit")
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_channels": 4}))
+
+    with pytest.raises(ConfigurationError, match="makes pixels of the shape"):
+        Vision().session(_context(folder))
+
+
+def _context(folder: Path) -> SessionContext:
+    card = card_of(folder)
+    (task, program), *_ = Vision().programs(card).items()
+    return SessionContext(card=card, task=task, tasks=(task,), program=program, checkpoints={"main": folder})
 
 
 def test_what_it_does_not_claim(checkpoint: Checkpoint) -> None:

@@ -31,7 +31,7 @@ class VisionSession(Session):
         assert context.program is not None
         self.processor = load_image_processor(context.folder, trust_remote_code=card.trust_remote_code)
         self.answer = results.Answerer(context.task, card, self.processor, label_names(card.config))
-        self._names = tuple(spec.name for spec in context.program.entries["main"].inputs)
+        self._specs = context.program.entries["main"].inputs
         self._longest = context.limits.max_length if context.limits else None
         self._most_pixels = context.options.get("max_pixels", card.options.get("max_pixels", MOST_PIXELS))
         if not isinstance(self._most_pixels, int) or self._most_pixels < 1:
@@ -39,6 +39,7 @@ class VisionSession(Session):
                 f"models.{card.name}.options.max_pixels is {self._most_pixels!r}; it must be a whole number above 0.",
                 param=f"models.{card.name}.options.max_pixels",
             )
+        self._refuse_misfit()
 
     def handle(self, request: Any, run: Any) -> Any:
         """As the default, with the image's size remembered between the two halves."""
@@ -97,4 +98,19 @@ class VisionSession(Session):
                 f"The checkpoint's image processor does not take this image: {why}. Send one of a more usual size.",
                 param="inputs",
             ) from error
-        return {name: np.asarray(made[name][0]) for name in self._names if name in made}
+        return {name: np.asarray(made[name][0]) for name in (spec.name for spec in self._specs) if name in made}
+
+    def _refuse_misfit(self) -> None:
+        """Tries the processor on a black image: better to find out now than at the first request."""
+        card, spec = self.context.card, self._specs[0]
+        blank: Any = Image.new("RGB", (96, 64))
+        frames = card.config.get("num_frames", 16) if "frames" in spec.axes else 0
+        pixels = self._pixels([blank] * frames if frames else blank).get("pixel_values")
+        shape = pixels.shape if pixels is not None else ()
+        wanted = spec.axes[1:]
+        if len(shape) != len(wanted) or any(isinstance(a, int) and a != n for a, n in zip(wanted, shape, strict=True)):
+            made = f"pixels of the shape {shape}" if shape else "no pixel_values"
+            raise ConfigurationError(
+                f"The image processor of the model {card.name!r} ({type(self.processor).__name__}) makes {made}, and the skill vision "
+                f"takes {wanted}. This {card.model_type or 'kind of'} model is not served by it."
+            )

@@ -10,14 +10,21 @@ from typing import Any
 from modelport.contract.errors import ConfigurationError
 from modelport_hf.folder import read_json
 
-__all__ = ["has_image_processor", "load_image_processor"]
-
-_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
+__all__ = ["image_settings", "load_image_processor"]
 
 
-def has_image_processor(files: tuple[str, ...]) -> bool:
-    """Whether the files of a checkpoint describe how to prepare its inputs."""
-    return not _FILES.isdisjoint(files)
+def image_settings(folder: Path) -> dict[str, Any]:
+    """What the checkpoint says of its image processor; empty if it has none, or one for sound.
+
+    Raises:
+        ConfigurationError: if the file is not JSON.
+    """
+    own = read_json(folder, "preprocessor_config.json") or (read_json(folder, "processor_config.json") or {}).get(
+        "image_processor"
+    )
+    if not isinstance(own, dict) or "sampling_rate" in own:
+        return {}
+    return own if not {"image_processor_type", "image_mean", "size", "do_resize"}.isdisjoint(own) else {}
 
 
 def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> Any:

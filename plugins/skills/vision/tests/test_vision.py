@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -352,11 +353,20 @@ def _context(folder: Path) -> SessionContext:
     return SessionContext(card=card, task=task, tasks=(task,), program=program, checkpoints={"main": folder})
 
 
-def test_what_it_does_not_claim(checkpoint: Checkpoint) -> None:
+def test_what_it_does_not_claim(checkpoint: Checkpoint, tmp_path: Path) -> None:
     card = card_of(checkpoint("dinov2"))
     assert Vision().claim(card) is not None
-    assert Vision().claim(ModelCard(name="x", architectures=("BertModel",), files=("config.json", "tokenizer.json"))) is None
-    assert Vision().claim(ModelCard(name="x", architectures=("CLIPModel",), files=(*card.files, "tokenizer.json"))) is None
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000}'
+    )
+    strangers = [
+        {"architectures": ("BertModel",), "path": str(tmp_path)},
+        {"architectures": ("Wav2Vec2Model",), "path": str(tmp_path)},
+        {"architectures": ("CLIPModel",), "files": (*card.files, "tokenizer.json")},
+        {"architectures": ("SamModel",), "config": {"vision_config": {}, "mask_decoder_config": {}}},
+    ]
+    for fields in strangers:
+        assert Vision().claim(msgspec.structs.replace(card, **fields)) is None, fields
 
 
 class TestSuite(SkillSuite):

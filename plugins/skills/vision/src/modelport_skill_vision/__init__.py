@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from modelport import hookimpl
-from modelport.contract import Claim, ModelCard, Program, Session, SessionContext, Skill
+from modelport.contract import Claim, ConfigurationError, ModelCard, Program, Session, SessionContext, Skill
 from modelport.tasks.vision import (
     DEPTH_ESTIMATION,
     IMAGE_CLASSIFICATION,
@@ -17,10 +18,13 @@ from modelport.tasks.vision import (
 )
 from modelport_hf.folder import has_tokenizer
 from modelport_hf.heads import head_of
-from modelport_hf.image_processor import has_image_processor
+from modelport_hf.image_processor import image_settings
 from modelport_skill_vision.programs import program_of, task_of
 
 MODELPORT_CONTRACT = "1.0"
+
+_PARTS = frozenset({"text_config", "vision_config", "audio_config", "mask_decoder_config"})
+"""Settings of models that are made of several, and take more than an image."""
 
 
 class Vision(Skill):
@@ -64,10 +68,10 @@ class Vision(Skill):
 
     def claim(self, card: ModelCard) -> Claim | None:
         task = task_of(head_of(card.architectures))
-        if task is None or not has_image_processor(card.files):
+        if task is None or not _takes_images(card):
             return None
         if task == "image-feature-extraction":
-            if has_tokenizer(card.files) or "text_config" in card.config or "audio_config" in card.config:
+            if has_tokenizer(card.files) or not _PARTS.isdisjoint(card.config):
                 return None
             return Claim((task,), 60, f"{card.architectures[0]} takes images and has no head")
         return Claim((task,), 100, f"{card.architectures[0]} does {task}")
@@ -81,6 +85,13 @@ class Vision(Skill):
         from modelport_skill_vision.session import VisionSession
 
         return VisionSession(context)
+
+
+def _takes_images(card: ModelCard) -> bool:
+    try:
+        return bool(card.path and image_settings(Path(card.path)))
+    except ConfigurationError:
+        return True  # the session will say what is wrong with the file
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelport.contract import ArraySpec, ConfigurationError, Forward, ModelCard, Output, Program
-from modelport_hf.folder import read_json
+from modelport_hf.image_processor import image_settings
 
 __all__ = ["fixed_size", "program_of", "task_of"]
 
@@ -43,7 +43,7 @@ _SQUARED = frozenset({"image-classification", "feature-extraction", "video-class
 def fixed_size(card: ModelCard) -> tuple[int, int] | None:
     """(height, width) that the checkpoint's processor makes of every image, or None if that depends on the image."""
     try:
-        own = (read_json(Path(card.path), "preprocessor_config.json") or {}) if card.path else {}
+        own = image_settings(Path(card.path)) if card.path else {}
     except ConfigurationError:
         return None  # the session will say what is wrong with the file
     if own.get("do_center_crop") is True:

@@ -111,6 +111,6 @@ class VisionSession(Session):
         if len(shape) != len(wanted) or any(isinstance(a, int) and a != n for a, n in zip(wanted, shape, strict=True)):
             made = f"pixels of the shape {shape}" if shape else "no pixel_values"
             raise ConfigurationError(
-                f"The image processor of the model {card.name!r} ({type(self.processor).__name__}) makes {made}, and the skill vision "
-                f"takes {wanted}. This {card.model_type or 'kind of'} model is not served by it."
+                f"The image processor of the model {card.name!r} ({type(self.processor).__name__}) makes {made}, and the skill "
+                f"vision takes {wanted}. This {card.model_type or 'kind of'} model is not served by it."
             )

@@ -249,7 +249,9 @@ def test_keypoints(checkpoint: Checkpoint, picture: Picture) -> None:
 
 @pytest.mark.parametrize("kind", ["convnext", "detr", "yolos", "depth_anything", "superpoint"])
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sizes=st.lists(st.tuples(st.integers(8, 90), st.integers(8, 90)), min_size=2, max_size=6))
+@given(
+    sizes=st.lists(st.tuples(st.integers(8, 90), st.integers(8, 90)), max_size=4).map(lambda more: [(61, 47), (40, 70), *more])
+)
 def test_an_answer_does_not_depend_on_company(
     kind: str, sizes: list[tuple[int, int]], checkpoint: Checkpoint, picture: Picture
 ) -> None:
@@ -258,10 +260,18 @@ def test_an_answer_does_not_depend_on_company(
     requests = [request_of(KINDS[kind], [picture(n, *size)], **options) for n, size in enumerate(sizes * 2)]
 
     together, alone = ask(folder, requests), ask(folder, requests, together=False)
-    for answer in (*together, *alone) if KINDS[kind] == "depth-estimation" else ():
-        answer.depth = Media()  # a PNG of the same numbers: a rounding may turn one grey into the next
+    for answer in (*together, *alone):
+        if isinstance(answer, tasks.DepthResult):
+            answer.depth = Media()  # a PNG of the same numbers: a rounding may turn one grey into the next
 
-    assert_close(together, alone, 1e-4)
+    assert not isinstance(alone[0], Exception)
+    assert_close(_comparable(together), _comparable(alone), 1e-4)
+
+
+def _comparable(answers: list[Any]) -> list[Any]:
+    """Refusals (DPT's processor takes no image that is 8 times as long as it is wide) are equal if they say the same."""
+    assert all(not isinstance(answer, Exception) or isinstance(answer, InvalidRequest) for answer in answers)
+    return [answer.to_wire() if isinstance(answer, InvalidRequest) else answer for answer in answers]
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

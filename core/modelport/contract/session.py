@@ -37,11 +37,13 @@ class Item(msgspec.Struct, kw_only=False):
     """One unit of a batch: arrays without the batch axis, and what it costs.
 
     `cost` is in tokens (or whatever unit the model's length has); it fills the token budget, groups items by length and is
-    counted as prompt tokens. 0 means: the first axis of the first array.
+    counted as prompt tokens. 0 means: the first axis of the first array. Items share a batch only if their `group` is equal: for
+    arrays that may not be padded (images of different sizes), it names their shapes.
     """
 
     arrays: dict[str, Array]
     cost: int = 0
+    group: str = ""
 
     def __post_init__(self) -> None:
         if self.cost <= 0:

@@ -14,6 +14,7 @@ class Waits(NamedTuple):
     arrived: float = 0.0
     entry: str = "main"
     alone: bool = False
+    group: str = ""
 
 
 def test_nothing_waits_so_nothing_runs() -> None:
@@ -130,3 +131,12 @@ def test_an_item_on_the_device_runs_by_itself() -> None:
 )
 def test_what_can_never_run_does_not_fit(cost: int, limits: Limits, answer: bool) -> None:
     assert fits(cost, limits) is answer
+
+
+def test_items_of_different_groups_never_share_a_batch() -> None:
+    waiting = [Waits(10, arrived=n, group="tall" if n % 2 else "wide") for n in range(6)]
+
+    plan = choose(waiting, Limits(), 6.0)
+
+    assert plan is not None
+    assert [item.group for item in plan.items] == ["wide"] * 3

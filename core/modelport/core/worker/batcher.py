@@ -18,10 +18,13 @@ WASTE_SLACK_TOKENS = 256
 
 
 class Waiting(Protocol):
-    """What is asked of an item that waits. `alone` items hold device memory and cannot be stacked."""
+    """What is asked of an item that waits. `alone` items hold device memory and cannot be stacked; those of different `group`s
+    cannot be stacked either."""
 
     @property
     def entry(self) -> str: ...
+    @property
+    def group(self) -> str: ...
     @property
     def cost(self) -> int: ...
     @property
@@ -57,8 +60,8 @@ def fits(cost: int, limits: Limits) -> bool:
 def choose(waiting: Sequence[W], limits: Limits, now: float) -> Plan[W] | None:
     """The batch to run next, or None if nothing waits. Items must have passed `fits`.
 
-    The item with the highest priority, counting age, is in it; others of its entry join while there is room, those of higher
-    priority first, then those nearest in length, unless they would make most of the batch padding.
+    The item with the highest priority, counting age, is in it; others of its entry and group join while there is room, those of
+    higher priority first, then those nearest in length, unless they would make most of the batch padding.
     """
     if not waiting:
         return None
@@ -67,7 +70,8 @@ def choose(waiting: Sequence[W], limits: Limits, now: float) -> Plan[W] | None:
     assert area is not None, "an item that fits no shape was queued"
     if head.alone:
         return Plan([head], area[0], True, area[1])
-    others = [item for item in waiting if item.entry == head.entry and item is not head and not item.alone]
+    kind = head.entry, head.group
+    others = [item for item in waiting if (item.entry, item.group) == kind and item is not head and not item.alone]
     others.sort(key=lambda item: (-item.priority, abs(item.cost - head.cost), item.arrived))
     items, true_tokens, longest = [head], head.cost, head.cost
     is_full = False

@@ -44,11 +44,11 @@ class Rider(Protocol):
 class Queued:
     """One item that waits, or is aboard."""
 
-    __slots__ = ("alone", "arrived", "cost", "entry", "future", "item", "priority", "rider")
+    __slots__ = ("alone", "arrived", "cost", "entry", "future", "group", "item", "priority", "rider")
 
     def __init__(self, entry: str, item: Item, rider: Rider, future: asyncio.Future[Outputs]) -> None:
         self.entry, self.item, self.rider, self.future = entry, item, rider, future
-        self.cost, self.priority = item.cost, rider.priority
+        self.cost, self.group, self.priority = item.cost, item.group, rider.priority
         self.alone = not all(isinstance(array, np.ndarray) for array in item.arrays.values())
         self.arrived = time.monotonic()
 

@@ -1,0 +1,237 @@
+"""The built-in tasks on images, under the Hub's pipeline tags and with the field names of its inference clients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from modelport.contract.task import Media, Task
+from modelport.tasks.text import LabelScore
+
+__all__ = [
+    "DEPTH_ESTIMATION",
+    "IMAGE_CLASSIFICATION",
+    "IMAGE_FEATURE_EXTRACTION",
+    "IMAGE_SEGMENTATION",
+    "KEYPOINT_DETECTION",
+    "MOST_FRAMES",
+    "OBJECT_DETECTION",
+    "VIDEO_CLASSIFICATION",
+    "Box",
+    "DepthRequest",
+    "DepthResult",
+    "DetectedObject",
+    "DetectionRequest",
+    "DetectionResult",
+    "ImageClassificationRequest",
+    "ImageFeaturesRequest",
+    "ImageFeaturesResult",
+    "Keypoint",
+    "KeypointRequest",
+    "KeypointResult",
+    "LabelsResult",
+    "Segment",
+    "SegmentationRequest",
+    "SegmentationResult",
+    "VideoClassificationRequest",
+]
+
+MOST_FRAMES = 256
+"""Most frames of one request."""
+
+# ---------------------------------------------------------------------------------------------- image-classification
+
+
+class ImageClassificationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to label.
+
+    Args:
+        inputs: The image, as bytes or a data URL.
+        top_k: The best so many labels, at least 1; `None` gives all.
+        function_to_apply: How logits become scores; `None` leaves it to the checkpoint (softmax, or sigmoid for a single label
+            and for problems of several labels at once).
+    """
+
+    inputs: Media
+    top_k: int | None = None
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+
+
+class LabelsResult(msgspec.Struct, kw_only=True):
+    """Labels, best first."""
+
+    results: list[LabelScore]
+
+
+IMAGE_CLASSIFICATION: Task[ImageClassificationRequest, LabelsResult, Any] = Task(
+    "image-classification", ImageClassificationRequest, LabelsResult, summary="An image to labels"
+)
+
+# ---------------------------------------------------------------------------------------------- video-classification
+
+
+class VideoClassificationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A video to label.
+
+    Args:
+        inputs: Its frames in order, each an image, at most 256. Of more frames than the model takes, as many as it takes
+            are chosen evenly; fewer are refused.
+        top_k: As for images.
+        function_to_apply: As for images.
+    """
+
+    inputs: list[Media]
+    top_k: int | None = None
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
+
+
+VIDEO_CLASSIFICATION: Task[VideoClassificationRequest, LabelsResult, Any] = Task(
+    "video-classification", VideoClassificationRequest, LabelsResult, summary="Frames of a video to labels"
+)
+
+# -------------------------------------------------------------------------------------------------- object-detection
+
+
+class DetectionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to find objects in, above the score `threshold` in [0, 1]."""
+
+    inputs: Media
+    threshold: float = 0.5
+
+
+class Box(msgspec.Struct):
+    """A rectangle in pixels of the image, from its top left corner."""
+
+    xmin: int
+    ymin: int
+    xmax: int
+    ymax: int
+
+
+class DetectedObject(msgspec.Struct):
+    """One object."""
+
+    label: str
+    score: float
+    box: Box
+
+
+class DetectionResult(msgspec.Struct, kw_only=True):
+    """Objects, best first."""
+
+    results: list[DetectedObject]
+
+
+OBJECT_DETECTION: Task[DetectionRequest, DetectionResult, Any] = Task(
+    "object-detection", DetectionRequest, DetectionResult, summary="Objects in an image, and where they are"
+)
+
+# ------------------------------------------------------------------------------------------------ image-segmentation
+
+
+class SegmentationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to divide.
+
+    Args:
+        inputs: The image.
+        subtask: `None` takes the first that the model does of panoptic, instance and semantic.
+        threshold: The least score of a segment; not for semantic.
+        mask_threshold: The least probability of a pixel of a mask; not for semantic.
+        overlap_mask_area_threshold: Smaller parts of a segment than this share are left out; for panoptic.
+    """
+
+    inputs: Media
+    subtask: Literal["semantic", "instance", "panoptic"] | None = None
+    threshold: float = 0.9
+    mask_threshold: float = 0.5
+    overlap_mask_area_threshold: float = 0.5
+
+
+class Segment(msgspec.Struct):
+    """A part of the image: `mask` is a PNG of the image's size, 255 where the part is. Semantic parts have no score."""
+
+    label: str
+    mask: Media
+    score: float | None = None
+
+
+class SegmentationResult(msgspec.Struct, kw_only=True):
+    """The parts; semantic ones by label index."""
+
+    results: list[Segment]
+
+
+IMAGE_SEGMENTATION: Task[SegmentationRequest, SegmentationResult, Any] = Task(
+    "image-segmentation", SegmentationRequest, SegmentationResult, summary="The parts of an image, as masks"
+)
+
+# -------------------------------------------------------------------------------------------------- depth-estimation
+
+
+class DepthRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to estimate the depth of."""
+
+    inputs: Media
+
+
+class DepthResult(msgspec.Struct, kw_only=True):
+    """`predicted_depth` is float32 (height, width) of the image, in the model's unit; `depth` is a grey PNG of it, scaled so that
+    its largest value is 255."""
+
+    depth: Media
+    predicted_depth: np.ndarray
+
+
+DEPTH_ESTIMATION: Task[DepthRequest, DepthResult, Any] = Task(
+    "depth-estimation", DepthRequest, DepthResult, summary="How far each pixel of an image is"
+)
+
+# ------------------------------------------------------------------------------------------ image-feature-extraction
+
+
+class ImageFeaturesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to embed."""
+
+    inputs: Media
+
+
+class ImageFeaturesResult(msgspec.Struct, kw_only=True):
+    """The model's last hidden state, float32: (tokens, width), or (channels, rows, columns) of a convolutional model."""
+
+    features: np.ndarray
+
+
+IMAGE_FEATURE_EXTRACTION: Task[ImageFeaturesRequest, ImageFeaturesResult, Any] = Task(
+    "image-feature-extraction", ImageFeaturesRequest, ImageFeaturesResult, summary="An image to features"
+)
+
+# ------------------------------------------------------------------------------------------------ keypoint-detection
+
+
+class KeypointRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to find keypoints in, above the score `threshold`."""
+
+    inputs: Media
+    threshold: float = 0.0
+
+
+class Keypoint(msgspec.Struct):
+    """A point in pixels of the image, from its top left corner."""
+
+    x: int
+    y: int
+    score: float
+
+
+class KeypointResult(msgspec.Struct, kw_only=True):
+    """Points, and row i of `descriptors` (points, width) float32 for point i."""
+
+    results: list[Keypoint]
+    descriptors: np.ndarray
+
+
+KEYPOINT_DETECTION: Task[KeypointRequest, KeypointResult, Any] = Task(
+    "keypoint-detection", KeypointRequest, KeypointResult, summary="Points of an image that can be found again"
+)

@@ -1,0 +1,92 @@
+"""A checkpoint's own image processor, on whichever of its two implementations works here. Imports transformers when called."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from modelport.contract.errors import ConfigurationError
+from modelport_hf.folder import read_json
+
+__all__ = ["image_settings", "load_image_processor"]
+
+
+def image_settings(folder: Path) -> dict[str, Any]:
+    """What the checkpoint says of its image processor; empty if it has none, or one for sound.
+
+    Raises:
+        ConfigurationError: if the file is not JSON.
+    """
+    own = read_json(folder, "preprocessor_config.json") or (read_json(folder, "processor_config.json") or {}).get(
+        "image_processor"
+    )
+    if not isinstance(own, dict) or "sampling_rate" in own:
+        return {}
+    return own if not {"image_processor_type", "image_mean", "size", "do_resize"}.isdisjoint(own) else {}
+
+
+def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """transformers' processor for the checkpoint in `folder`: the one on torchvision where that loads, else the one on Pillow.
+
+    Raises:
+        ConfigurationError: if there is none, or it needs torchvision, which is not there.
+    """
+    # By its full name: the class that `from transformers import AutoImageProcessor` gives refuses to work without torchvision.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    backend = "torchvision" if _torchvision_loads() else "pil"
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        made = _pillow_class(folder) if backend == "pil" else None
+        if made is not None:
+            return made.from_pretrained(str(folder), local_files_only=True)
+        return AutoImageProcessor.from_pretrained(str(folder), backend=backend, **options)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        advice = (
+            "" if backend == "torchvision" else " It may need torchvision, which does not load here: install it beside torch."
+        )
+        raise ConfigurationError(f"The image processor of the checkpoint {folder} cannot be loaded: {why}.{advice}") from error
+
+
+def _pillow_class(folder: Path) -> Any:
+    """The class on Pillow of the processor that the checkpoint names, or None. It is imported from the file that defines it: a
+    few are hidden by their package where torchvision is missing, though they do not need it."""
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    own = read_json(folder, "preprocessor_config.json") or (read_json(folder, "processor_config.json") or {}).get(
+        "image_processor"
+    )
+    named = str((own or {}).get("image_processor_type") or (own or {}).get("feature_extractor_type") or "")
+    if "auto_map" in (own or {}):
+        return None
+    if named:
+        stem = named.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+        wanted = {stem, f"{stem}Pil"}
+    else:
+        model_type = (read_json(folder, "config.json") or {}).get("model_type")
+        wanted = {IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")}
+    for model_type, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items():
+        if (name := classes.get("pil")) in wanted:
+            module = model_type_to_module_name(model_type)
+            with suppress(ImportError):
+                found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+                if hasattr(found, name):
+                    return getattr(found, name)
+    return None
+
+
+def _torchvision_loads() -> bool:
+    """Whether transformers sees torchvision and it works: one that was built for another torch raises when imported."""
+    from transformers.utils import is_torchvision_available
+
+    if not is_torchvision_available():
+        return False
+    try:
+        import torchvision  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
+    except Exception:
+        return False
+    return True

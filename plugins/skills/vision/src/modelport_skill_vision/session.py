@@ -1,0 +1,116 @@
+"""Images to pixels, and what a head says of them to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from modelport.contract import Array, ConfigurationError, InvalidRequest, Item, Session, SessionContext, to_numpy
+from modelport.tasks.vision import MOST_FRAMES
+from modelport_hf.folder import label_names
+from modelport_hf.image_processor import load_image_processor
+from modelport_hf.media import MOST_PIXELS, decode_image
+from modelport_skill_vision import results
+
+__all__ = ["VisionSession"]
+
+_PATCH = 256
+"""Pixels that cost as much as a token: 16 × 16, a patch of most transformers."""
+
+
+class VisionSession(Session):
+    """One image, or the frames of one video, is one item. Items share a batch only if their pixels have one shape: padding
+    would change what a convolution sees at an image's border, and so the answer."""
+
+    def __init__(self, context: SessionContext) -> None:
+        super().__init__(context)
+        card = context.card
+        assert context.program is not None
+        self.processor = load_image_processor(context.folder, trust_remote_code=card.trust_remote_code)
+        self.answer = results.Answerer(context.task, card, self.processor, label_names(card.config))
+        self._specs = context.program.entries["main"].inputs
+        self._longest = context.limits.max_length if context.limits else None
+        self._most_pixels = context.options.get("max_pixels", card.options.get("max_pixels", MOST_PIXELS))
+        if not isinstance(self._most_pixels, int) or self._most_pixels < 1:
+            raise ConfigurationError(
+                f"models.{card.name}.options.max_pixels is {self._most_pixels!r}; it must be a whole number above 0.",
+                param=f"models.{card.name}.options.max_pixels",
+            )
+        self._refuse_misfit()
+
+    def handle(self, request: Any, run: Any) -> Any:
+        """As the default, with the image's size remembered between the two halves."""
+        return self._handle(request, run)
+
+    async def _handle(self, request: Any, run: Any) -> Any:
+        item, size = await run.cpu(self.prepare, request)
+        output = await run.forward("main", item)
+        yield await run.cpu(self.finish, request, output, size)
+
+    def prepare(self, request: Any) -> tuple[Item, tuple[int, int]]:
+        """The item of a request, and (height, width) of its image.
+
+        Raises:
+            InvalidRequest: if the request is wrong, or its image cannot be taken.
+        """
+        self.answer.check(request)
+        image = self._frames(request.inputs) if isinstance(request.inputs, list) else self._decode(request.inputs, "inputs")
+        first = image[0] if isinstance(image, list) else image
+        arrays = self._pixels(image)
+        shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        cost = max(1, int(np.prod(arrays["pixel_values"].shape)) // arrays["pixel_values"].shape[-3] // _PATCH)
+        # A limit on tokens, which some configurations of image models have too, says nothing of pixels.
+        return Item(arrays, min(cost, self._longest or cost), group=shapes), (first.height, first.width)
+
+    def finish(self, request: Any, output: Mapping[str, Array], size: tuple[int, int]) -> Any:
+        """The result of a request from the outputs of its item."""
+        return self.answer(request, {name: to_numpy(array) for name, array in output.items()}, size)
+
+    def _decode(self, media: Any, param: str) -> Image.Image:
+        return decode_image(media, param, self._most_pixels)
+
+    def _frames(self, medias: list[Any]) -> list[Image.Image]:
+        wanted = self.context.card.config.get("num_frames")
+        wanted = wanted if isinstance(wanted, int) and wanted > 0 else max(len(medias), 1)
+        if len(medias) > MOST_FRAMES:
+            raise InvalidRequest(
+                f"inputs has {len(medias)} frames, and a request holds at most {MOST_FRAMES}. Leave some out.", param="inputs"
+            )
+        if len(medias) < wanted:
+            raise InvalidRequest(
+                f"inputs has {len(medias)} frames, and this model takes {wanted}. Send at least so many.", param="inputs"
+            )
+        chosen = np.linspace(0, len(medias) - 1, wanted).round().astype(int)
+        frames = [self._decode(medias[index], f"inputs.{index}") for index in chosen]
+        if len({frame.size for frame in frames}) > 1:
+            raise InvalidRequest("The frames have different sizes; send frames of one video.", param="inputs")
+        return frames
+
+    def _pixels(self, image: Any) -> dict[str, Array]:
+        try:
+            made = self.processor([image], return_tensors="np")
+        except (ValueError, ZeroDivisionError, OSError, IndexError) as error:
+            why = " ".join(str(error).split())[:200].rstrip(".")
+            raise InvalidRequest(
+                f"The checkpoint's image processor does not take this image: {why}. Send one of a more usual size.",
+                param="inputs",
+            ) from error
+        return {name: np.asarray(made[name][0]) for name in (spec.name for spec in self._specs) if name in made}
+
+    def _refuse_misfit(self) -> None:
+        """Tries the processor on a black image: better to find out now than at the first request."""
+        card, spec = self.context.card, self._specs[0]
+        blank: Any = Image.new("RGB", (96, 64))
+        frames = card.config.get("num_frames", 16) if "frames" in spec.axes else 0
+        pixels = self._pixels([blank] * frames if frames else blank).get("pixel_values")
+        shape = pixels.shape if pixels is not None else ()
+        wanted = spec.axes[1:]
+        if len(shape) != len(wanted) or any(isinstance(a, int) and a != n for a, n in zip(wanted, shape, strict=True)):
+            made = f"pixels of the shape {shape}" if shape else "no pixel_values"
+            raise ConfigurationError(
+                f"The image processor of the model {card.name!r} ({type(self.processor).__name__}) makes {made}, and the skill "
+                f"vision takes {wanted}. This {card.model_type or 'kind of'} model is not served by it."
+            )

@@ -10,6 +10,7 @@ SHORT_S = 0.0005
 """What is over in this time runs on the event loop: to hand it to a thread and back costs as much."""
 
 _SEEN = 8
+_UNCONTENDED = 3
 _FORGET = 0.9
 _BASE_BYTES = 256
 
@@ -17,8 +18,8 @@ _BASE_BYTES = 256
 class Pace:
     """Learns the seconds that one function takes per byte of its request. Pure: times are passed in.
 
-    The slowest calls count, and fade; processor time, because a thread also waits for its turn. A function that mostly waits for
-    something else (a file, a lock) is not short, however little it computes.
+    The slowest calls count, and fade; processor time, because a thread also waits for its turn. A function that waits for
+    something else (a file, a lock) most of the time is not short, however little it computes.
     """
 
     __slots__ = ("_per_byte", "_took")
@@ -35,5 +36,6 @@ class Pace:
 
     def is_short(self, size: int) -> bool:
         """Whether a call with a request of `size` bytes is over within `SHORT_S`; not before some calls have been seen."""
-        is_known = len(self._took) == _SEEN
-        return is_known and sorted(self._took)[_SEEN // 2] < SHORT_S and self._per_byte * (size + _BASE_BYTES) < SHORT_S
+        if len(self._took) < _SEEN or self._per_byte * (size + _BASE_BYTES) >= SHORT_S:
+            return False
+        return sum(took < SHORT_S for took in self._took) >= _UNCONTENDED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,34 @@ def test_a_byte_level_decoder_among_others_is_found() -> None:
     assert byte_level(converted)["decoder"] == plain
     for other in ({"decoder": None}, {"decoder": plain}, {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}]}}):
         assert byte_level(other) == other
+
+
+def test_a_language_that_refers_ever_deeper_ends_no_process(long: Path) -> None:
+    """On a thread with the stack of the worker's: llguidance recurses once for each reference."""
+    code = f"""
+import json, threading
+from pathlib import Path
+from modelport.contract import Constraint, InvalidRequest
+from modelport.core.worker.device import _STACK_BYTES
+from modelport_torch.engine.constraint import Grammars
+
+def chain(links):
+    definitions = {{f"d{{i}}": {{"items": {{"$ref": f"#/$defs/d{{i + 1}}"}}}} for i in range(links)}}
+    return json.dumps({{"$ref": "#/$defs/d0", "$defs": {{**definitions, f"d{{links}}": {{"type": "null"}}}}}})
+
+def compile():
+    grammars = Grammars(Path({str(long / "tokenizer.json")!r}), 261, [2])
+    rules = "start: r0\\n" + "\\n".join(f"r{{i}}: r{{i + 1}}" for i in range(3000)) + '\\nr3000: "a"'
+    for constraint in (Constraint("json_schema", chain(1500)), Constraint("grammar", rules)):
+        try:
+            grammars.start(constraint).allowed([2])
+        except InvalidRequest as error:
+            print(error)
+
+threading.stack_size(_STACK_BYTES)
+thread = threading.Thread(target=compile)
+thread.start()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from modelport.contract import (
     GenerateRequest,
     InputTooLong,
     InvalidRequest,
+    NotNumbers,
     Sampling,
     UnsupportedParameter,
 )
+from modelport_torch.engine.model import SteppedModel
 
 KINDS = ["llama", "gpt2", "mistral", "qwen2", "gemma3"]
 LENGTHS = (3, 40, 17, 60, 9, 33, 100, 5, 12, 48)
@@ -325,6 +328,7 @@ def test_architecture_that_answers_differently_in_steps_is_refused(tiny: Any) ->
     from modelport_torch.engine.build import check_stepping
 
     class Forgetful(transformers.LlamaForCausalLM):  # type: ignore[misc]
+        @functools.wraps(transformers.LlamaForCausalLM.forward)
         def forward(self, position_ids: Any = None, **rest: Any) -> Any:
             if position_ids is not None and position_ids.shape[1] == 1:
                 position_ids = position_ids * 0
@@ -346,3 +350,47 @@ def test_fast_dtype_of_generation_is_calibrated_on_greedy_tokens(tiny: Any, load
     facts = load(tiny("llama"), Generate(), dtype="fast").facts
     assert "of 16 greedy tokens equal" in facts["calibration"]
     assert facts["dtype"] == ("bfloat16" if "passed" in facts["calibration"] else "float32")
+
+
+def test_a_row_of_nan_ends_alone_and_leaves_nothing_behind(
+    tiny: Callable[..., Path], crowd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = {key: [key + 5] * (20 + key) for key in range(4)}
+    alone = crowd(tiny("llama"))
+    for key, prompt in prompts.items():
+        alone.add(key, prompt, max_new_tokens=12)
+    alone.drain()
+
+    advance = SteppedModel.advance
+    steps = iter(range(100))
+
+    def spoil(model: Any, rows: Any, *rest: Any) -> torch.Tensor:
+        logits = advance(model, rows, *rest)
+        if next(steps) == 3:
+            logits[[index for index, row in enumerate(rows) if row.request.id == 1]] = float("nan")
+        return logits
+
+    people = crowd(tiny("llama"))
+    monkeypatch.setattr(SteppedModel, "advance", spoil)
+    for key, prompt in prompts.items():
+        people.add(key, prompt, max_new_tokens=12)
+    people.drain()
+    assert people.finish[1, 0] == "error"
+    assert "NaN" in next(event.error for event in people.events if event.finish == "error")
+    for key in (0, 2, 3):
+        assert people.tokens[key, 0] == alone.tokens[key, 0], "the others keep their own logits"
+    people.add(9, prompts[1], max_new_tokens=12)
+    people.drain()
+    assert people.tokens[9, 0] == alone.tokens[1, 0]
+
+
+def test_nan_for_everybody_is_the_devices_fault(
+    tiny: Callable[..., Path], crowd: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = SteppedModel.advance
+    people = crowd(tiny("llama"))
+    people.add(1, [5, 6], max_new_tokens=5)
+    monkeypatch.setattr(SteppedModel, "advance", lambda *args: advance(*args) * float("nan"))
+    with pytest.raises(NotNumbers, match="NaN"):
+        people.drain()
+    assert people.engine.load().running == 0

@@ -161,9 +161,10 @@ def test_more_memory_than_was_estimated_is_believed_and_less_is_not():
     backend = Backend("cpu", 100, yes(memory_bytes=50))
 
     def need(known: int) -> int:
-        return choose(backend, measured={"cpu:0": Measured(memory_bytes=known)}).order[0].verdict.memory_bytes
+        measured = {"cpu:0": Measured(memory_bytes=known)}
+        return choose(backend, measured=measured, budgets={"cpu:0": 100}).order[0].verdict.memory_bytes
 
-    assert [need(80), need(20)] == [80, 50]
+    assert [need(80), need(20), need(200)] == [80, 50, 100]
 
 
 def test_one_of_the_interchangeable_places_may_be_picked_to_be_first():

@@ -93,8 +93,9 @@ def decide(
             unable.append(Weighed(candidate=absent, reason=absent.verdict.reason))
         for device in probe.devices:
             candidate = _candidate(backend, (device,), _judge(backend, program, card, device, model.dtype))
-            candidate = _corrected(candidate, (measured or {}).get(candidate.place))
-            objection = _objection(candidate, device, model, asked, (budgets or {}).get(device.id))
+            budget = (budgets or {}).get(device.id)
+            candidate = _corrected(candidate, (measured or {}).get(candidate.place), budget)
+            objection = _objection(candidate, device, model, asked, budget)
             if objection is None:
                 able.append(candidate)
             else:
@@ -168,13 +169,14 @@ def _objection(candidate: Candidate, device: Device, model: ModelSettings, asked
     return None
 
 
-def _corrected(candidate: Candidate, known: Measured | None) -> Candidate:
-    """The candidate with what was measured of it."""
+def _corrected(candidate: Candidate, known: Measured | None, budget: int | None) -> Candidate:
+    """The candidate with what was measured of it. What did not fit once gets the whole budget, and is not refused for it."""
     if known is None:
         return candidate
     verdict = candidate.verdict
-    if verdict.runs and known.memory_bytes > verdict.memory_bytes:
-        verdict = msgspec.structs.replace(verdict, memory_bytes=known.memory_bytes)
+    took = known.memory_bytes if budget is None else min(known.memory_bytes, budget)
+    if verdict.runs and took > verdict.memory_bytes:
+        verdict = msgspec.structs.replace(verdict, memory_bytes=took)
     return msgspec.structs.replace(candidate, verdict=verdict, latency_s=known.latency_s)
 
 

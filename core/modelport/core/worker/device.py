@@ -22,6 +22,8 @@ __all__ = ["DeviceThread", "EngineListener", "Job"]
 
 T = TypeVar("T")
 _EMPTY_STEP_PAUSE_S = 0.001
+_STACK_BYTES = 256 << 20
+"""Address space, not memory: compilers recurse as deep as a caller's text refers, and a full stack ends the process."""
 
 
 class Job(Protocol):
@@ -75,7 +77,11 @@ class DeviceThread:
         self._stepping: deque[str] = deque()
         self._is_closing = False
         self._thread = threading.Thread(target=self._main, name=f"modelport-{name}", daemon=True)
-        self._thread.start()
+        usual = threading.stack_size(_STACK_BYTES)
+        try:
+            self._thread.start()
+        finally:
+            threading.stack_size(usual)
 
     # ------------------------------------------------------------------------------------------- from the event loop
 

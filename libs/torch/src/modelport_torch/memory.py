@@ -1,4 +1,4 @@
-"""Memory of a device: whether an error says that it ran out, and giving back what torch keeps for itself."""
+"""A device that runs out of memory or is lost: torch's errors as the contract's, and giving back what torch keeps for itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 
 import torch
 
-from modelport.contract.errors import OutOfMemory
+from modelport.contract.errors import DeviceFailed, OutOfMemory
 
-__all__ = ["as_out_of_memory", "is_out_of_memory", "trim"]
+__all__ = ["as_lost", "as_out_of_memory", "is_out_of_memory", "trim"]
 
 # What libraries say that have no type of their own for it: torch's host allocator, MPS, cuBLAS, the system.
 _MARKS = (
@@ -19,6 +19,17 @@ _MARKS = (
     "status_alloc_failed",
     "std::bad_alloc",
 )
+
+
+_LOST = ("cuda error", "hip error", "device-side assert", "cublas_status_", "cudnn_status_", "mps: ")
+
+
+def as_lost(error: BaseException) -> DeviceFailed | None:
+    """The contract's error for a device that has failed: every further call of this process to it fails as well."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error) or not any(mark in text.lower() for mark in _LOST):
+        return None
+    return DeviceFailed(f"The device is lost to this process: {text[:200]}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from modelport_torch.calibrate import Probe
 from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
-from modelport_torch.memory import as_out_of_memory, is_out_of_memory, trim
+from modelport_torch.memory import as_lost, as_out_of_memory, is_out_of_memory, trim
 from modelport_torch.reduce import REDUCTIONS
 from modelport_torch.support import why_static
 
@@ -123,7 +123,7 @@ class TorchRunner:
             future.set_result(self._forwards[entry](batch))
         except Exception as error:
             # Also what a bad batch raises inside the model: it belongs to these items, not to the worker.
-            future.set_exception(as_out_of_memory(error, "a batch") if is_out_of_memory(error) else error)
+            future.set_exception(as_out_of_memory(error, "a batch") if is_out_of_memory(error) else as_lost(error) or error)
         if isinstance(future.exception(), OutOfMemory):
             trim(self._device)  # here, where the failed batch is out of reach
         return future

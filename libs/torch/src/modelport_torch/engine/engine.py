@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
+from modelport.contract.errors import InputTooLong, InvalidRequest, NotNumbers, UnsupportedParameter
 from modelport.contract.generate import EngineLoad, FinishReason, GenerateEvent, GenerateRequest, TokenLogprob
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.logprobs import describe
@@ -19,12 +19,13 @@ from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.engine.sampling import choose
 from modelport_torch.engine.scheduler import Scheduler, groups, shares_prefill
 from modelport_torch.engine.sequence import Sequence
-from modelport_torch.memory import as_out_of_memory, is_out_of_memory
+from modelport_torch.memory import as_lost, as_out_of_memory, is_out_of_memory
 from modelport_torch.support import engine_params
 
 __all__ = ["TorchEngine"]
 
 _log = logging.getLogger(__name__)
+_NAN = "The model computed NaN instead of the next token."
 
 
 class TorchEngine:
@@ -125,6 +126,8 @@ class TorchEngine:
         caller.
 
         Raises:
+            DeviceFailed: the device is lost.
+            NotNumbers: the model computed NaN for everybody aboard.
             OutOfMemory: one sequence alone, a small piece of its prompt at a time, does not fit in memory.
         """
         events: list[GenerateEvent] = []
@@ -134,6 +137,8 @@ class TorchEngine:
         except Exception as error:
             if not is_out_of_memory(error):
                 self._give_up()
+                if (lost := as_lost(error)) is not None:
+                    raise lost from None
                 raise
             failed = as_out_of_memory(error, "a step of generation")
         else:
@@ -286,7 +291,10 @@ class TorchEngine:
     # ------------------------------------------------------------------------------------------------ choosing
 
     def _take(self, rows: list[Sequence], logits: torch.Tensor) -> list[GenerateEvent]:
-        """Chooses a token for each row, and lets finished rows go."""
+        """Chooses a token for each row, and lets finished rows go; a row of NaN ends."""
+        spoilt = logits.sum(-1).isnan().tolist()  # NaN goes through sums; −∞ is a token that a model never says
+        if any(spoilt):
+            return self._drop(rows, logits, spoilt)
         asked = [index for index, row in enumerate(rows) if row.request.logprobs is not None]
         # A copy, taken before penalties change the logits.
         raw = logits[torch.tensor(asked, device=logits.device)] if asked else logits[:0]
@@ -323,6 +331,20 @@ class TorchEngine:
         for index in reversed(finished):
             self._leave(index)
         return events
+
+    def _drop(self, rows: list[Sequence], logits: torch.Tensor, spoilt: list[bool]) -> list[GenerateEvent]:
+        """Ends the rows for which the model computed NaN; the others go on. Where it is all of them, the device is at fault."""
+        if all(spoilt):
+            raise NotNumbers(f"{_NAN} Try dtype = 'float32', or another backend.")
+        place = {id(row): index for index, row in enumerate(rows)}
+        events = []
+        for index in reversed(range(len(spoilt))):
+            if spoilt[index]:
+                gone = self._leave(index)
+                events.append(GenerateEvent(id=gone.request.id, index=gone.index, finish="error", error=_NAN))
+        self._prefixes.clear()  # there may be NaN in what was kept of them
+        order = torch.tensor([place[id(row)] for row in self._scheduler.running], device=logits.device)
+        return events + self._take(self._scheduler.running, logits[order])
 
     # ------------------------------------------------------------------------------------------------ leaving
 

@@ -36,6 +36,7 @@ class SteppedModel:
         self.vocabulary = int(config.vocab_size)
         self._masks = Masks(config, model.dtype)
         self._takes = frozenset(inspect.signature(model.forward).parameters)
+        self._cache_name = "cache" if "cache" in self._takes else "past_key_values"  # its name before transformers 5.24
         # Filler for padded columns: any token but the pad token, about which models warn.
         self._filler = 1 if getattr(config, "pad_token_id", None) == 0 else 0
 
@@ -146,9 +147,8 @@ class SteppedModel:
     ) -> torch.Tensor:
         if "logits_to_keep" in self._takes and not (isinstance(keep, int) and keep == 0):
             extra["logits_to_keep"] = keep
-        out = self._model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True, **extra
-        )
+        extra[self._cache_name] = self._cache
+        out = self._model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=True, **extra)
         logits: torch.Tensor = out.logits
         return logits
 

@@ -76,6 +76,7 @@ class OwnBatch:
         self._go = threading.Semaphore(0)
         self._told: queue.SimpleQueue[torch.Tensor | BaseException | None] = queue.SimpleQueue()
         self._made: torch.Tensor | None = None
+        self._start = 0  # of what `generate` returns, how much it was given
         threading.Thread(target=self._run, name="modelport-generate", daemon=True).start()
 
     @property
@@ -136,8 +137,7 @@ class OwnBatch:
                 events.append(self._event(row, finish="length"))
                 continue
             assert self._made is not None
-            start = 1 if self._model.config.is_encoder_decoder else row.length
-            for index, made in enumerate(self._made[:, start:].tolist()):
+            for index, made in enumerate(self._made[:, self._start :].tolist()):
                 end = next((at for at, token in enumerate(made) if token in row.rules.eos), None)
                 tokens = tuple(made[:end])[: row.limit]
                 finish: FinishReason = "length" if end is None else "stop"
@@ -172,6 +172,7 @@ class OwnBatch:
 
     def _made_one(self, ids: torch.Tensor) -> torch.Tensor:
         """Called by `generate` after each token: which sequences it is to end."""
+        self._start = self._start or ids.shape[1] - 1
         self._told.put(ids[:, -1].cpu())
         self._go.acquire()
         ended = [not row.is_open for row in self._rows]
@@ -201,6 +202,7 @@ class OwnBatch:
             max_new_tokens=max(row.limit for row in self._rows),
             max_length=None,
             num_beams=first.beams,
+            return_dict_in_generate=False,
             num_return_sequences=first.request.n if first.beams > 1 else 1,
             eos_token_id=None if rules.ignore_eos or not rules.eos else sorted(rules.eos),
         )

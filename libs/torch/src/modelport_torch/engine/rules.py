@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,6 +56,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.top_k or self.top_p < 1.0 or self.min_p or self.typical_p < 1.0)
 
 
+_LARGEST = 1e6
 _COLDEST = 1e-5  # below it, logits over the temperature are more than float32 holds, and only the best token has a chance
 _CHOOSES = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
@@ -135,6 +137,8 @@ def _check(rules: Rules, vocabulary: int) -> None:
     for name, fits, range_ in ranges:
         if not fits:
             raise InvalidRequest(f"{name} is {getattr(rules, name)}; it must be {range_}.", param=name)
+    if any(not math.isfinite(bias) or abs(bias) > _LARGEST for bias in rules.logit_bias.values()):
+        raise InvalidRequest(f"logit_bias holds a value that is no number between ±{_LARGEST:g}.", param="logit_bias")
     for name, tokens in (("logit_bias", rules.logit_bias), ("eos_token_id", rules.eos)):
         outside = [token for token in tokens if not 0 <= token < vocabulary]
         if outside:

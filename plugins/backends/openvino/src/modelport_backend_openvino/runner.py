@@ -135,8 +135,11 @@ class OpenVinoRunner:
             self._facts["calibration"] = f"{base}: no input could be made up to compare {candidate} with"
             return
         self._release()
-        self._compile(candidate)
-        passed, finding = agree(before, answers(program, config, self._forwards, self._engines, before))
+        try:
+            self._compile(candidate)
+            passed, finding = agree(before, answers(program, config, self._forwards, self._engines, before))
+        except ConfigurationError as error:
+            passed, finding = False, error.message
         self._facts["calibration"] = f"{candidate} {'passed' if passed else 'failed'}: {finding}"
         if not passed:
             self._release()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from modelport.core.config.load import load
+from modelport.core.config.settings import Settings
 from modelport.core.config.show import describe
 from modelport.core.observe.metrics import Metrics
+from modelport.core.plugins.discover import discover
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -115,3 +119,17 @@ def test_every_page_is_linked_from_the_readme() -> None:
     text = read(ROOT / "README.md")
 
     assert [page.name for page in DOCS if f"(docs/{page.name})" not in text] == []
+
+
+def test_compatibility_page_is_what_the_tool_would_write() -> None:
+    written = read(ROOT / "docs/compatibility.md")
+    if f"with transformers {metadata.version('transformers')}:" not in written:
+        pytest.skip("the page is about another transformers")
+    spec = importlib.util.spec_from_file_location("compatibility", ROOT / "tools/compatibility.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    registry = discover(Settings())
+    measured = json.loads(read(tool.MEASURED))
+    assert written == tool.page(registry.skills, registry.backends, measured), "run `python tools/compatibility.py`"

@@ -55,9 +55,14 @@ def _print(record: PlacementRecord) -> None:
     click.echo(f"\n{record.model}: skill {record.skill}, tasks {', '.join(record.tasks)}")
     click.echo(f"{record.decision}.\n")
     print_table(
-        ("place", "backend", "devices", "answer", "dtype", "memory", "reason"),
+        ("place", "backend", "devices", "answer", "dtype", "memory", "measured", "reason"),
         [
-            (c.place or "out", c.backend or "none", c.devices, c.answer, c.dtype, bytes_text(c.memory_bytes), c.reason)
+            (
+                *(c.place or "out", c.backend or "none", c.devices, c.answer, c.dtype),
+                bytes_text(c.memory_bytes) if c.memory_bytes else "",
+                f"{1000 * c.latency_s:.1f} ms" if c.latency_s is not None else "",
+                c.reason,
+            )
             for c in record.candidates
         ],
         "No backend is installed. Try: pip install modelport-backend-cpu",

@@ -10,9 +10,13 @@ from modelport.core.catalog.catalog import SkillClaim
 from modelport.core.cli.parts import Parts
 from modelport.core.cli.probing import probe
 from modelport.core.cli.progress import ProgressView
+from modelport.core.config.paths import state_dir
 from modelport.core.placement.decide import budgets, decide
 from modelport.core.placement.hooks import Hooks
 from modelport.core.placement.record import PlacementRecord, record_of
+from modelport.core.serving.clock import LoopClock
+from modelport.core.serving.job import Job
+from modelport.core.serving.learner import Learner
 
 __all__ = ["Explanation", "place"]
 
@@ -42,9 +46,14 @@ async def place(parts: Parts) -> Explanation:
     # tasks with equal programs share one loaded model, and so one decision
     shared = {program.digest: program for program in choice.programs.values()}
     hooks = Hooks(registry.manager)
+    learner = Learner(settings.learning, state_dir(settings) / "learned.json", LoopClock())
     placements = []
     programs: list[Program | None] = [*shared.values()]
     for program in programs or [None]:
+        tasks = [task for task in choice.tasks if program is None or choice.programs[task].digest == program.digest]
+        job = Job(
+            name=parts.name, model=parts.name, settings=model, card=card, skill=choice.skill, tasks=tuple(tasks), program=program
+        )
         decision = decide(
             name=parts.name,
             model=model,
@@ -53,8 +62,8 @@ async def place(parts: Parts) -> Explanation:
             backends=registry.backends,
             probes=probes,
             budgets=budgets(settings.memory, devices),
+            measured=learner.measured(job),
             choose=hooks.choose_placement,
         )
-        tasks = [task for task in choice.tasks if program is None or choice.programs[task].digest == program.digest]
         placements.append(record_of(parts.name, choice.skill, tasks, program, decision))
     return Explanation(card=card, reason=choice.reason, claims=choice.claims, placements=placements)

@@ -12,7 +12,7 @@ __all__ = ["probe"]
 
 
 async def probe(parts: Parts) -> Mapping[str, Probe]:
-    """What every enabled backend finds, by its name."""
+    """What every enabled backend finds, by its name, the preferred first."""
     hardware = Hardware(parts.registry, parts.settings)
     await hardware.probe()
-    return dict(hardware.probes)
+    return dict(sorted(hardware.probes.items(), key=lambda found: parts.registry.backends[found[0]].rank))

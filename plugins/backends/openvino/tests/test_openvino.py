@@ -162,6 +162,21 @@ def test_many_batches_in_flight_keep_their_own_answers(
                 np.testing.assert_allclose(future.result(60)["embedding"], alone[rows - 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("wanted", ["AUTO:CPU", "HETERO:CPU"])
+def test_a_virtual_device_answers_as_the_real_one_does(load: Callable, tmp_path: Path, wanted: str) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    plain, virtual = (load(folder, EMBED, options=options) for options in ({}, {"device": wanted}))
+    assert virtual.facts["device"] == wanted
+    one, other = (runner.submit("main", batch()).result() for runner in (plain, virtual))
+    for name, array in one.items():
+        np.testing.assert_allclose(array, other[name], atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_refused_with_openvinos_reason(load: Callable, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot run entry 'main' on NOPE"):
+        load(tiny_bert(tmp_path / "bert"), EMBED, options={"device": "NOPE"})
+
+
 def test_another_head_converts_as_well(load: Callable, tmp_path: Path) -> None:
     folder = tiny_cross_encoder(tmp_path / "scores", labels=3)
     entry = Forward(head="sequence-classification", inputs=INPUTS, outputs=(Output("logits"),))

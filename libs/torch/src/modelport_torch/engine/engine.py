@@ -333,15 +333,12 @@ class TorchEngine:
         return events
 
     def _drop(self, rows: list[Sequence], logits: torch.Tensor, spoilt: list[bool]) -> list[GenerateEvent]:
-        """Ends the rows for which the model computed NaN; the others go on. Where it is all of them, the device is at fault."""
+        """Ends rows of NaN; the others go on. Where it is all of them, the device is at fault."""
         if all(spoilt):
             raise NotNumbers(f"{_NAN} Try dtype = 'float32', or another backend.")
         place = {id(row): index for index, row in enumerate(rows)}
-        events = []
-        for index in reversed(range(len(spoilt))):
-            if spoilt[index]:
-                gone = self._leave(index)
-                events.append(GenerateEvent(id=gone.request.id, index=gone.index, finish="error", error=_NAN))
+        gone = [self._leave(index) for index in reversed(range(len(spoilt))) if spoilt[index]]
+        events = [GenerateEvent(id=s.request.id, index=s.index, finish="error", error=_NAN) for s in gone]
         self._prefixes.clear()  # there may be NaN in what was kept of them
         order = torch.tensor([place[id(row)] for row in self._scheduler.running], device=logits.device)
         return events + self._take(self._scheduler.running, logits[order])

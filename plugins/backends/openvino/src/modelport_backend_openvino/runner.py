@@ -51,7 +51,8 @@ class OpenVinoRunner:
     def __init__(self, context: LoadContext, folder: Path, weights: str, progress: Progress) -> None:
         device = context.devices[0]
         dtype = resolve(context.dtype, context.card.dtype, device.dtypes)
-        self._device = str(device.properties["openvino"])
+        self._device = str(context.options.get("device") or device.properties["openvino"])
+        self._is_processor = device.properties["openvino"] == "CPU"
         self._facts = {
             "weights": weights,
             "openvino": ov.get_version(),
@@ -61,7 +62,7 @@ class OpenVinoRunner:
             "threads": str(context.threads),
         }
         self._context, self._folder, self._progress = context, folder, progress
-        self._in_flight = max(int(context.options.get("in_flight", 1 if self._device == "CPU" else _IN_FLIGHT)), 1)
+        self._in_flight = max(int(context.options.get("in_flight", 1 if self._is_processor else _IN_FLIGHT)), 1)
         self._forwards: dict[str, CompiledForward] = {}
         self._engines: dict[str, OpenVinoEngine] = {}
         self._core = ov.Core()
@@ -104,7 +105,7 @@ class OpenVinoRunner:
         """Compiles every entry to compute in `dtype`."""
         context, folder = self._context, self._folder
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype]}
-        if self._device == "CPU":
+        if self._is_processor:
             properties["INFERENCE_NUM_THREADS"] = max(context.threads, 1)
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
         for index, (name, entry) in enumerate(context.program.entries.items()):

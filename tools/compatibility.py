@@ -34,6 +34,7 @@ TYPICAL = {
     "openvino": Device(
         backend="openvino", name="OpenVINO", dtypes=("float32", "bfloat16"), properties={"openvino": "CPU"}, **_HOST
     ),
+    "qnn": Device(backend="qnn", name="Hexagon NPU", dtypes=("float16",), **_HOST),
     "cpu": Device(backend="cpu", name="CPU", dtypes=("float32", "bfloat16"), **_HOST),
 }
 _IMAGES = ("config.json", "model.safetensors", "preprocessor_config.json")

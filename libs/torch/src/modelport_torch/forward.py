@@ -64,6 +64,10 @@ class ForwardEntry:
             outputs.update(zip((output.name, f"{output.name}_indices"), values, strict=False))
         return outputs
 
+    def takes(self, name: str) -> bool:
+        """Whether the method takes an input of that name; others are there for reductions only."""
+        return self._takes is None or name in self._takes
+
     def _reduced(self, output: Output, value: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         more: tuple[torch.Tensor, ...] = ()
         for step in output.chain:

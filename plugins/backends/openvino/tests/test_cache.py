@@ -18,10 +18,12 @@ import pytest
 from modelport.contract import ArraySpec, ConfigurationError, Forward, LoadContext, Output, Program
 from modelport.contract.backend import Progress
 from modelport.testing.checkpoints import tiny_bert
-from modelport_backend_openvino.cache import IrCache, key
-from modelport_backend_openvino.job import Job
+from modelport_backend_openvino.backend import conversions
+from modelport_convert.cache import ConversionCache
+from modelport_convert.job import Job
 
 INPUTS = (ArraySpec("input_ids"), ArraySpec("attention_mask"))
+ORIGINAL = {"weights": "original"}
 PROGRAM = Program({"main": Forward(head="feature-extraction", inputs=INPUTS, outputs=(Output("last_hidden_state"),))})
 
 WORKER = """
@@ -43,8 +45,8 @@ def tiny(tmp_path: Path, context: Callable[..., LoadContext]) -> LoadContext:
 
 
 @pytest.fixture
-def cache(tiny: LoadContext) -> IrCache:
-    return IrCache.of(tiny.options)
+def cache(tiny: LoadContext) -> ConversionCache:
+    return conversions(tiny.options)
 
 
 def quiet(what: str, fraction: float) -> None: ...
@@ -62,17 +64,17 @@ def worker(context: LoadContext, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WORKER, given], stdout=subprocess.PIPE, text=True)
 
 
-def test_what_was_converted_is_not_converted_again(cache: IrCache, tiny: LoadContext) -> None:
-    folder = cache.get(tiny, "original", writes, quiet)
+def test_what_was_converted_is_not_converted_again(cache: ConversionCache, tiny: LoadContext) -> None:
+    folder = cache.get(tiny, ORIGINAL, writes, quiet)
     assert (folder / "main" / "openvino_model.xml").exists()
 
     def never(job: Job, progress: Progress) -> None:
         raise AssertionError("converted twice")
 
-    assert cache.get(tiny, "original", never, quiet) == folder
+    assert cache.get(tiny, ORIGINAL, never, quiet) == folder
 
 
-def test_whatever_changes_the_result_changes_the_name(tiny: LoadContext) -> None:
+def test_whatever_changes_the_result_changes_the_name(cache: ConversionCache, tiny: LoadContext) -> None:
     other = msgspec.structs.replace
     entry = other(PROGRAM.forward("main"), outputs=(Output("pooler_output"),))
     changed = [
@@ -80,44 +82,44 @@ def test_whatever_changes_the_result_changes_the_name(tiny: LoadContext) -> None
         other(tiny, card=other(tiny.card, revision="abc")),
         other(tiny, card=other(tiny.card, dtype="bfloat16")),
     ]
-    names = {key(tiny, "original"), key(tiny, "int8"), *(key(each, "original") for each in changed)}
+    names = {cache.key(tiny, ORIGINAL), cache.key(tiny, {"weights": "int8"}), *(cache.key(each, ORIGINAL) for each in changed)}
     assert len(names) == 5
-    assert key(tiny, "original") == key(other(tiny, dtype="bfloat16", threads=7), "original")
+    assert cache.key(tiny, ORIGINAL) == cache.key(other(tiny, dtype="bfloat16", threads=7), ORIGINAL)
     (Path(tiny.checkpoints["main"]) / "model.safetensors").write_bytes(b"other weights")
-    assert key(tiny, "original") not in names
+    assert cache.key(tiny, ORIGINAL) not in names
 
 
-def test_a_conversion_that_fails_leaves_nothing_and_may_be_tried_again(cache: IrCache, tiny: LoadContext) -> None:
+def test_a_conversion_that_fails_leaves_nothing_and_may_be_tried_again(cache: ConversionCache, tiny: LoadContext) -> None:
     def fails(job: Job, progress: Progress) -> None:
         writes(job, progress)
         raise ConfigurationError("no")
 
     with pytest.raises(ConfigurationError, match="no"):
-        cache.get(tiny, "original", fails, quiet)
+        cache.get(tiny, ORIGINAL, fails, quiet)
     assert [path for path in cache.root.iterdir() if path.suffix != ".lock"] == []
-    assert cache.get(tiny, "original", writes, quiet).is_dir()
+    assert cache.get(tiny, ORIGINAL, writes, quiet).is_dir()
 
 
-def test_a_full_disk_is_said_with_what_to_do(cache: IrCache, tiny: LoadContext) -> None:
+def test_a_full_disk_is_said_with_what_to_do(cache: ConversionCache, tiny: LoadContext) -> None:
     def full(job: Job, progress: Progress) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), job.out)
 
     with pytest.raises(ConfigurationError, match=r"No space left on device \(.*\)\. Make room, or set backends\.openvino\.cache"):
-        cache.get(tiny, "original", full, quiet)
+        cache.get(tiny, ORIGINAL, full, quiet)
 
 
-def test_a_disk_without_room_is_seen_before_the_work(cache: IrCache, tiny: LoadContext) -> None:
+def test_a_disk_without_room_is_seen_before_the_work(cache: ConversionCache, tiny: LoadContext) -> None:
     huge = msgspec.structs.replace(tiny, card=msgspec.structs.replace(tiny.card, weight_bytes=10**18))
     with pytest.raises(ConfigurationError, match=r"takes about 1000000000\.0 GB, and .* GB are free .* Make room"):
-        cache.get(huge, "original", writes, quiet)
+        cache.get(huge, ORIGINAL, writes, quiet)
 
 
-def test_two_models_over_one_checkpoint_share_a_conversion(tiny: LoadContext) -> None:
+def test_two_models_over_one_checkpoint_share_a_conversion(cache: ConversionCache, tiny: LoadContext) -> None:
     other = msgspec.structs.replace(tiny, card=msgspec.structs.replace(tiny.card, name="another-name"))
-    assert key(tiny, "original") == key(other, "original")
+    assert cache.key(tiny, ORIGINAL) == cache.key(other, ORIGINAL)
 
 
-def test_two_at_once_convert_once_and_the_second_says_that_it_waits(cache: IrCache, tiny: LoadContext) -> None:
+def test_two_at_once_convert_once_and_the_second_says_that_it_waits(cache: ConversionCache, tiny: LoadContext) -> None:
     begun, go, waits, told = threading.Event(), threading.Event(), threading.Event(), []
 
     def slow(job: Job, progress: Progress) -> None:
@@ -130,7 +132,7 @@ def test_two_at_once_convert_once_and_the_second_says_that_it_waits(cache: IrCac
         if "waiting" in what:
             waits.set()
 
-    threads = [threading.Thread(target=cache.get, args=(tiny, "original", slow, says)) for _ in range(2)]
+    threads = [threading.Thread(target=cache.get, args=(tiny, ORIGINAL, slow, says)) for _ in range(2)]
     threads[0].start()
     assert begun.wait(30)
     threads[1].start()
@@ -141,7 +143,7 @@ def test_two_at_once_convert_once_and_the_second_says_that_it_waits(cache: IrCac
     assert told == ["converted"]
 
 
-def test_a_killed_conversion_leaves_no_half_model_and_no_child(cache: IrCache, tiny: LoadContext, tmp_path: Path) -> None:
+def test_a_killed_conversion_leaves_no_half_model_and_no_child(cache: ConversionCache, tiny: LoadContext, tmp_path: Path) -> None:
     first = worker(tiny, tmp_path)
     assert first.stdout is not None
     with first.stdout:
@@ -152,7 +154,7 @@ def test_a_killed_conversion_leaves_no_half_model_and_no_child(cache: IrCache, t
         first.wait()
     _, alive = psutil.wait_procs(children, 30)
     assert not alive, "the converter outlives its worker"
-    assert not (cache.root / key(tiny, "original")).exists()
+    assert not (cache.root / cache.key(tiny, ORIGINAL)).exists()
 
     second = worker(tiny, tmp_path)
     told, _ = second.communicate(timeout=120)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -14,16 +14,20 @@ from modelport.contract.device import Device, Probe
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
-from modelport_backend_openvino.cache import IrCache
-from modelport_backend_openvino.conversion import Convert, convert_in_child
 from modelport_backend_openvino.exported import cannot_export, generator_converter
-from modelport_backend_openvino.job import WEIGHTS
 from modelport_backend_openvino.params import ENGINE_PARAMS
+from modelport_convert.cache import ConversionCache
+from modelport_convert.conversion import ChildConverter, Convert
 from modelport_torch.dtype import itemsize, resolve
 from modelport_torch.support import cache_bytes_per_token, cannot_step, text_config
 
-__all__ = ["OpenVinoBackend"]
+__all__ = ["OpenVinoBackend", "conversions"]
 
+_WEIGHTS = ("original", "int8", "int4")
+"""How weights are stored: as in the checkpoint, or compressed by nncf; they are computed with in the worker's dtype."""
+
+_FORMAT = "3"  # grows when this plugin converts otherwise
+_TOOLS = (_FORMAT, "openvino", "optimum-intel", "nncf", "torch", "transformers", "modelport-torch")
 _MIB = 1 << 20
 _RUNTIME_BYTES = 200 * _MIB
 _BATCH_TOKENS = 2048
@@ -46,8 +50,8 @@ class OpenVinoBackend:
     imports_torch: ClassVar[bool] = False
     preload: ClassVar[tuple[str, ...]] = ("openvino", "openvino_genai")
 
-    def __init__(self, convert: Convert = convert_in_child) -> None:
-        self._convert = convert
+    def __init__(self, convert: Convert | None = None) -> None:
+        self._convert = convert or ChildConverter("modelport_backend_openvino.convert", "OpenVINO")
 
     def probe(self) -> Probe:
         """OpenVINO's own list of devices. Imports it, and with it the drivers."""
@@ -115,15 +119,19 @@ class OpenVinoBackend:
         if reason := _refusal(context.program, context.card):
             raise ConfigurationError(reason)
         weights = str(context.options.get("weights", "original"))
-        if weights not in WEIGHTS:
+        if weights not in _WEIGHTS:
             raise ConfigurationError(
-                f"backends.openvino.weights is {weights!r}; it may be {', '.join(WEIGHTS)}.", param="weights"
+                f"backends.openvino.weights is {weights!r}; it may be {', '.join(_WEIGHTS)}.", param="weights"
             )
         from modelport_backend_openvino.runner import OpenVinoRunner
 
-        cache = IrCache.of(context.options)
-        folder = cache.get(context, weights, self._convert, progress)
+        folder = conversions(context.options).get(context, {"weights": weights}, self._convert, progress)
         return OpenVinoRunner(context, folder, weights, progress)
+
+
+def conversions(options: Mapping[str, Any]) -> ConversionCache:
+    """Where conversions are kept, by the options of the backend."""
+    return ConversionCache(OpenVinoBackend.name, options, _TOOLS)
 
 
 def _refusal(program: Program, card: ModelCard) -> str | None:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
-import signal
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from modelport.contract.program import Forward, Generate, Module
-from modelport_backend_openvino.conversion import Told
 from modelport_backend_openvino.exported import exported, generator_converter
-from modelport_backend_openvino.job import Job
+from modelport_convert.child import Tell, answer
+from modelport_convert.job import Job
 
 if TYPE_CHECKING:
     import openvino as ov
 
-__all__ = ["convert", "main"]
+__all__ = ["convert"]
 
-Tell = Callable[[str, float], None]
 _BITS = {"int8": 8, "int4": 4}
-_BREATH_S = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 def convert(job: Job, tell: Tell) -> None:
@@ -60,7 +49,7 @@ def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
         _by_optimum(job, checkpoint, folder)
         return
     made, configurations = exported(checkpoint, trust_remote_code=job.trust_remote_code)
-    if bits := _BITS.get(job.weights):
+    if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=not bits and job.dtype in ("float16", "bfloat16"))
     for configuration in configurations:
@@ -72,7 +61,7 @@ def _by_optimum(job: Job, checkpoint: Path, folder: Path) -> None:
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
-    bits = _BITS.get(job.weights)
+    bits = _BITS.get(job.recipe["weights"])
     exported = folder / "original" if bits else folder
     main_export(
         str(checkpoint),
@@ -99,9 +88,9 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     import openvino as ov
     import torch
 
-    from modelport_backend_openvino.traced import examples, load, traced
+    from modelport_torch.traced import examples, load, traced
 
-    model, call = load(job, name, entry, checkpoint)
+    model, call = load(name, entry, checkpoint, trust_remote_code=job.trust_remote_code)
     inputs = examples(entry, job.config)
     dynamic = tuple(
         {at: torch.export.Dim.DYNAMIC for at, axis in enumerate(spec.axes) if isinstance(axis, str)} for spec in entry.inputs
@@ -115,7 +104,7 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
         port.get_tensor().set_names({spec.name})
     for port, output in zip(made.outputs, module.names, strict=True):
         port.get_tensor().set_names({output})
-    if bits := _BITS.get(job.weights):
+    if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
 
@@ -137,43 +126,5 @@ def _compressed(model: ov.Model, bits: int) -> ov.Model:
     return compressed
 
 
-def main() -> int:
-    """Reads a job from standard input; standard output is kept for progress, whatever libraries print."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    lines = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    last = Told("starting", 0.0)
-
-    def tell(what: str, fraction: float) -> None:
-        nonlocal last
-        last = Told(what, fraction)
-        lines.write(msgspec.json.encode(last) + b"\n")
-
-    def breathe() -> None:
-        """A conversion is one long call: that this process lives and gets time is all that can be said meanwhile."""
-        while True:
-            time.sleep(_BREATH_S)
-            tell(last.what, last.fraction)
-
-    threading.Thread(target=breathe, daemon=True).start()
-    try:
-        convert(job, tell)
-    except Exception as error:
-        text = " ".join(str(error).split())[:600] or type(error).__name__
-        if isinstance(error, ImportError):
-            text += "; pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])"
-        lines.write(msgspec.json.encode(Told(error=text if text.endswith(".") else f"{text}.")) + b"\n")
-        import traceback
-
-        traceback.print_exc()
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # libraries that were imported need no goodbye, and some take seconds for theirs
+    answer(convert, "pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])")

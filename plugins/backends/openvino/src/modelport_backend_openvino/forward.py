@@ -12,7 +12,7 @@ import openvino as ov
 
 from modelport.contract.array import Array, to_numpy
 from modelport.contract.program import Forward, Module
-from modelport_backend_openvino.array import HostArray
+from modelport_convert.array import HostArray
 
 __all__ = ["CompiledForward"]
 

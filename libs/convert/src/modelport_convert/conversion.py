@@ -10,9 +10,9 @@ import msgspec
 
 from modelport.contract.backend import Progress
 from modelport.contract.errors import ConfigurationError
-from modelport_backend_openvino.job import Job
+from modelport_convert.job import Job
 
-__all__ = ["Convert", "Told", "convert_in_child"]
+__all__ = ["ChildConverter", "Convert", "Told"]
 
 Convert = Callable[[Job, Progress], None]
 """Fills `job.out`, or raises `ConfigurationError`."""
@@ -26,22 +26,40 @@ class Told(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def convert_in_child(job: Job, progress: Progress) -> None:
+class ChildConverter:
     """Converts in a process of its own, whose torch and memory are gone when it ends.
 
-    Raises:
-        ConfigurationError: with the child's reason, or how it ended.
+    Args:
+        module: What the process runs; it calls `child.answer`.
+        product: Who cannot convert, in error messages.
     """
-    progress("starting the converter", 0.0)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "modelport_backend_openvino.convert"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+
+    def __init__(self, module: str, product: str) -> None:
+        self._module = module
+        self._product = product
+
+    def __call__(self, job: Job, progress: Progress) -> None:
+        """Fills `job.out`.
+
+        Raises:
+            ConfigurationError: with the child's reason, or how it ended.
+        """
+        progress("starting the converter", 0.0)
+        error, status = _run([sys.executable, "-m", self._module], msgspec.json.encode(job), progress)
+        if error or status:
+            why = error or f"the converter ended with status {status}."
+            raise ConfigurationError(f"{self._product} cannot convert this model: {why}")
+
+
+def _run(command: list[str], job: bytes, progress: Progress) -> tuple[str, int]:
+    """What the child gave as the reason of its failure, and its exit status."""
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None
     assert child.stdout is not None
     error = ""
     try:
         with child.stdin:
-            child.stdin.write(msgspec.json.encode(job))
+            child.stdin.write(job)
         for line in child.stdout:
             told = msgspec.json.decode(line, type=Told)
             error = error or told.error
@@ -54,5 +72,4 @@ def convert_in_child(job: Job, progress: Progress) -> None:
         child.kill()
         child.wait()
         child.stdout.close()
-    if error or status:
-        raise ConfigurationError(f"OpenVINO cannot convert this model: {error or f'the converter ended with status {status}.'}")
+    return error, status

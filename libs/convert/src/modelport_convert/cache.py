@@ -1,12 +1,13 @@
-"""Converted models on disk: one folder for each checkpoint, program, kind of weights and set of converting tools."""
+"""Converted models on disk: one folder for each checkpoint, program, recipe and set of converting tools."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,40 +17,40 @@ import filelock
 
 from modelport.contract.backend import LoadContext, Progress
 from modelport.contract.errors import ConfigurationError
-from modelport_backend_openvino.conversion import Convert
-from modelport_backend_openvino.job import Job
+from modelport_convert.conversion import Convert
+from modelport_convert.job import Job
 
-__all__ = ["IrCache"]
+__all__ = ["ConversionCache"]
 
-_FORMAT = "2"  # grows when this plugin converts otherwise
-_TOOLS = ("openvino", "optimum-intel", "nncf", "torch", "transformers", "modelport-torch")
 _WHOLE_BYTES = 64 << 20
 _LOOK_S = 0.5
 
 
-class IrCache:
+class ConversionCache:
     """Folders under `root`. A folder is there whole or not at all: it is written beside and renamed.
 
     Whoever converts holds a lock that the system releases when its process ends, however it ends; others wait for it, and what
     a killed conversion left is removed by the next.
+
+    Args:
+        backend: Its name in configuration. `backends.<name>.cache` in `options` names the folder, by default
+            `modelport/<name>` in the user's cache folder.
+        tools: Distributions whose versions decide the result; the backend's own format number may stand among them.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> IrCache:
-        """The cache that `backends.openvino.cache` names, by default `modelport/openvino` in the user's cache folder."""
+    def __init__(self, backend: str, options: Mapping[str, Any], tools: Sequence[str]) -> None:
         caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return cls(Path(str(options.get("cache") or f"{caches}/modelport/openvino")).expanduser())
+        self.root = Path(str(options.get("cache") or f"{caches}/modelport/{backend}")).expanduser()
+        self._backend = backend
+        self._tools = tools
 
-    def get(self, context: LoadContext, weights: str, convert: Convert, progress: Progress) -> Path:
+    def get(self, context: LoadContext, recipe: Mapping[str, Any], convert: Convert, progress: Progress) -> Path:
         """The folder of a converted program, converted now if need be.
 
         Raises:
             ConfigurationError: it cannot be converted, or not be written.
         """
-        target = self.root / key(context, weights)
+        target = self.root / self.key(context, recipe)
         if target.is_dir():
             progress("converted before", 0.5)
             return target
@@ -57,11 +58,11 @@ class IrCache:
             self.root.mkdir(parents=True, exist_ok=True)
             with self._locked(target, progress):
                 if not target.is_dir():
-                    self._make(target, context, weights, convert, progress)
+                    self._make(target, context, recipe, convert, progress)
         except OSError as error:
             why = f"{error.strerror or error} ({error.filename or self.root})"
             raise ConfigurationError(
-                f"the converted model cannot be kept: {why}. Make room, or set backends.openvino.cache to another folder."
+                f"the converted model cannot be kept: {why}. Make room, or set backends.{self._backend}.cache to another folder."
             ) from error
         return target
 
@@ -79,7 +80,7 @@ class IrCache:
         finally:
             lock.release()
 
-    def _make(self, target: Path, context: LoadContext, weights: str, convert: Convert, progress: Progress) -> None:
+    def _make(self, target: Path, context: LoadContext, recipe: Mapping[str, Any], convert: Convert, progress: Progress) -> None:
         draft = target.with_name(f"{target.name}.part")
         shutil.rmtree(draft, ignore_errors=True)
         needed, free = context.card.weight_bytes, shutil.disk_usage(self.root).free
@@ -90,7 +91,7 @@ class IrCache:
             program=context.program,
             checkpoints={name: str(folder) for name, folder in context.checkpoints.items()},
             dtype=context.card.dtype,
-            weights=weights,
+            recipe=dict(recipe),
             out=str(draft),
             trust_remote_code=context.card.trust_remote_code,
             config=context.card.config,
@@ -101,16 +102,16 @@ class IrCache:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
-
-def key(context: LoadContext, weights: str) -> str:
-    """The name of a conversion's folder: whatever would change the result changes the name."""
-    total = hashlib.sha256(f"{_FORMAT} {weights} {context.card.dtype} {context.program.digest}".encode())
-    for tool in _TOOLS:
-        total.update(f"{tool} {_version(tool)}\n".encode())
-    for name, folder in sorted(context.checkpoints.items()):
-        revision = context.card.revision if name == "main" and context.card.revision else _signature(folder)
-        total.update(f"{name} {revision}\n".encode())
-    return f"{_letters(context.card.model_type or 'model')}-{total.hexdigest()[:20]}"
+    def key(self, context: LoadContext, recipe: Mapping[str, Any]) -> str:
+        """The name of a conversion's folder: whatever would change the result changes the name."""
+        how = json.dumps(dict(recipe), sort_keys=True)
+        total = hashlib.sha256(f"{how} {context.card.dtype} {context.program.digest}".encode())
+        for tool in self._tools:
+            total.update(f"{tool} {_version(tool)}\n".encode())
+        for name, folder in sorted(context.checkpoints.items()):
+            revision = context.card.revision if name == "main" and context.card.revision else _signature(folder)
+            total.update(f"{name} {revision}\n".encode())
+        return f"{_letters(context.card.model_type or 'model')}-{total.hexdigest()[:20]}"
 
 
 def _signature(folder: Path) -> str:

@@ -8,20 +8,17 @@ import msgspec
 
 from modelport.contract.program import Program
 
-__all__ = ["WEIGHTS", "Job"]
-
-WEIGHTS = ("original", "int8", "int4")
-"""How weights are stored: as in the checkpoint, or compressed by nncf; they are computed with in the worker's dtype."""
+__all__ = ["Job"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One conversion.
 
     Args:
-        program: Whose entries are converted, each into `OUT/<entry>/openvino_model.xml`.
+        program: Whose entries are converted, each into a folder `OUT/<entry>`.
         checkpoints: Folders by name.
-        dtype: The checkpoint's own type; half precision stays half on disk.
-        weights: One of `WEIGHTS`.
+        dtype: The checkpoint's own type.
+        recipe: What else decides the result (how weights are stored, shapes, the chip), as the backend names it.
         out: An empty folder.
         trust_remote_code: Whether the checkpoint's own code may run.
         config: config.json of the main checkpoint.
@@ -30,7 +27,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     program: Program
     checkpoints: dict[str, str]
     dtype: str
-    weights: str
+    recipe: dict[str, Any]
     out: str
     trust_remote_code: bool = False
     config: dict[str, Any] = {}

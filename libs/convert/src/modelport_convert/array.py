@@ -1,4 +1,4 @@
-"""An output that is kept for another entry: host memory behind a handle, since OpenVINO's CPU results lie there."""
+"""An output that is kept for another entry: host memory behind a handle, where results lie in it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from modelport.contract.program import Forward, Module, TopK
-from modelport_backend_openvino.job import Job
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import load_model, load_module
 
@@ -34,7 +33,7 @@ class Traced(torch.nn.Module):
         return tuple(self._call.tensors(dict(zip(self._inputs, tensors, strict=True))).values())
 
 
-def load(job: Job, name: str, entry: Forward | Module, checkpoint: Path) -> tuple[Any, ForwardEntry]:
+def load(name: str, entry: Forward | Module, checkpoint: Path, *, trust_remote_code: bool = False) -> tuple[Any, ForwardEntry]:
     """The model of an entry in float32, and its call.
 
     Raises:
@@ -45,9 +44,7 @@ def load(job: Job, name: str, entry: Forward | Module, checkpoint: Path) -> tupl
     else:
         reads_pooler = entry.call != "forward" or any("pooler" in (out.source or out.name) for out in entry.outputs)
         unused = ("pooler",) if entry.head == "feature-extraction" and not reads_pooler else ()
-        model = load_model(
-            entry.head, checkpoint, "float32", _HOST, _silent, trust_remote_code=job.trust_remote_code, unused=unused
-        )
+        model = load_model(entry.head, checkpoint, "float32", _HOST, _silent, trust_remote_code=trust_remote_code, unused=unused)
     return model, ForwardEntry(name, entry, model, checkpoint, _HOST)
 
 

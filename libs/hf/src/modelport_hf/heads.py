@@ -30,6 +30,7 @@ _SUFFIXES = (
     ("DetrForSegmentation", "universal-segmentation"),
     ("ForDepthEstimation", "depth-estimation"),
     ("ForKeypointDetection", "keypoint-detection"),
+    ("MTModel", "conditional-generation"),
     ("ForCTC", "ctc"),
     ("EncoderModel", "text-encoding"),
     ("Model", "feature-extraction"),

@@ -1,0 +1,168 @@
+"""Texts become prompts of the encoder, and what the decoder generates texts again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import numpy as np
+
+from modelport.contract import (
+    ConfigurationError,
+    GenerateRequest,
+    InputTooLong,
+    InvalidRequest,
+    ModelFailed,
+    Run,
+    Sampling,
+    Session,
+    SessionContext,
+)
+from modelport.tasks.text2text import (
+    GeneratedText,
+    GenerateParameters,
+    SummarizationResult,
+    Summary,
+    Text2TextRequest,
+    Text2TextResult,
+    Translation,
+    TranslationResult,
+)
+from modelport_hf.folder import read_json
+from modelport_skill_text2text.languages import Languages, Telling
+
+__all__ = ["Text2TextSession"]
+
+_UNBOUNDED = 10**9  # transformers writes 10**30 for a tokenizer without a limit
+
+
+class Text2TextSession(Session):
+    """Every text of a request is a generation of its own; they run beside each other."""
+
+    def __init__(self, context: SessionContext) -> None:
+        super().__init__(context)
+        card = context.card
+        self.tokenizer = _load_tokenizer(context)
+        self._languages = Languages(self.tokenizer, card.config)
+        self._lock = threading.Lock()  # a tokenizer is set to a source language for the length of a call
+        self._start = card.config.get("decoder_start_token_id")
+        own = read_json(context.folder, "generation_config.json") or {}
+        self._most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
+        limits = (card.limit, context.limits.max_length if context.limits else None, self.tokenizer.model_max_length)
+        self._longest = min((n for n in limits if n is not None and n < _UNBOUNDED), default=None)
+
+    async def handle(self, request: Text2TextRequest, run: Run) -> AsyncGenerator[Any, None]:
+        """One result, when all texts are done."""
+        prompts = await run.cpu(self.prepare, request, run.task)
+        params = sampling_of(request.generate_parameters, self._most)
+        made = await asyncio.gather(*(self._generate(run, prompt, params) for prompt in prompts))
+        yield await run.cpu(self.finish, request, run.task, made)
+
+    def prepare(self, request: Text2TextRequest, task: str) -> list[dict[str, np.ndarray]]:
+        """The inputs of each text's generation.
+
+        Raises:
+            InvalidRequest: if there is no text, or a language that the model does not know.
+            InputTooLong: if a text is longer than the model takes, and may not be cut.
+        """
+        texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+        if not texts:
+            raise InvalidRequest("inputs is empty; give at least one text.", param="inputs")
+        languages = getattr(request, "src_lang", None), getattr(request, "tgt_lang", None)
+        telling = self._languages.tell(task, *languages)
+        cut = request.truncation != "do_not_truncate"
+        found = []
+        for index, text in enumerate(texts):
+            param = "inputs" if isinstance(request.inputs, str) else f"inputs.{index}"
+            ids = self._encode(telling, text, cut)
+            if self._longest is not None and len(ids) > self._longest:
+                raise InputTooLong(
+                    f"{param} has {len(ids)} tokens, and this model takes {self._longest}. Shorten it, or set truncation to "
+                    "longest_first.",
+                    param=param,
+                )
+            if not ids:
+                raise InvalidRequest(f"{param} has no tokens; give a text.", param=param)
+            found.append(self._inputs(ids, telling))
+        return found
+
+    def finish(self, request: Text2TextRequest, task: str, made: list[list[int]]) -> Any:
+        """The result from the tokens of each text."""
+        texts = [
+            self.tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=request.clean_up_tokenization_spaces
+            )
+            for ids in made
+        ]
+        if task == "translation":
+            return TranslationResult(results=[Translation(text) for text in texts])
+        if task == "summarization":
+            return SummarizationResult(results=[Summary(text) for text in texts])
+        return Text2TextResult(results=[GeneratedText(text) for text in texts])
+
+    def _encode(self, telling: Telling, text: str, cut: bool) -> list[int]:
+        options: dict[str, Any] = {"truncation": True, "max_length": self._longest} if cut and self._longest else {}
+        with self._lock:
+            if telling.source is None:
+                return list(self.tokenizer(telling.prefix + text, verbose=False, **options)["input_ids"])
+            before = self.tokenizer.src_lang
+            self.tokenizer.src_lang = telling.source
+            try:
+                return list(self.tokenizer(telling.prefix + text, verbose=False, **options)["input_ids"])
+            finally:
+                self.tokenizer.src_lang = before
+
+    def _inputs(self, ids: list[int], telling: Telling) -> dict[str, np.ndarray]:
+        inputs = {"input_ids": np.array(ids, np.int64)}
+        if telling.first is not None:
+            if self._start is None:
+                raise ConfigurationError("config.json names no decoder_start_token_id, from which a translation begins.")
+            inputs["decoder_input_ids"] = np.array([self._start, telling.first], np.int64)
+        return inputs
+
+    async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
+        tokens: list[int] = []
+        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
+            if event.finish == "error":
+                raise ModelFailed(event.error or "The model failed while it was generating.")
+            tokens += event.tokens
+        return tokens
+
+
+def sampling_of(given: GenerateParameters, most: int | None) -> Sampling:
+    """The engine's parameters; `most` is the checkpoint's own bound of new tokens.
+
+    Raises:
+        InvalidRequest: if two bounds are given that say the same thing, or one leaves no token.
+    """
+    for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
+        if getattr(given, new) is not None and getattr(given, whole) is not None:
+            raise InvalidRequest(f"{new} and {whole} say the same thing; give one of them.", param=f"generate_parameters.{whole}")
+    if given.max_length is not None and given.max_length < 2:
+        raise InvalidRequest(
+            f"max_length is {given.max_length}, which leaves no token beside the one that the decoder starts from; at least 2.",
+            param="generate_parameters.max_length",
+        )
+    fields = {name: value for name in Sampling.__struct_fields__ if (value := getattr(given, name, None)) is not None}
+    if given.max_length is not None:
+        fields["max_new_tokens"] = given.max_length - 1
+    if given.min_length is not None:
+        fields["min_new_tokens"] = max(given.min_length - 1, 0)
+    if most is not None:
+        fields.setdefault("max_new_tokens", most)
+    return Sampling(**fields)
+
+
+def _load_tokenizer(context: SessionContext) -> Any:
+    """transformers' own: several of these families mark languages in ways that only it knows."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
+        )
+    except Exception as error:  # anything a damaged or foreign folder can cause
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        raise ConfigurationError(f"The checkpoint in {context.folder} has no tokenizer that can be loaded: {why}.") from error

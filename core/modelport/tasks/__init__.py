@@ -85,6 +85,12 @@ from modelport.tasks.vision import (
     SegmentationResult,
     VideoClassificationRequest,
 )
+from modelport.tasks.zero_shot import (
+    MOST_HYPOTHESES,
+    ZERO_SHOT_CLASSIFICATION,
+    ZeroShotRequest,
+    ZeroShotResult,
+)
 
 __all__ = [
     "DEPTH_ESTIMATION",
@@ -96,6 +102,7 @@ __all__ = [
     "KEYPOINT_DETECTION",
     "MOST_DOCUMENTS",
     "MOST_FRAMES",
+    "MOST_HYPOTHESES",
     "MOST_INPUTS",
     "MOST_LOGPROBS",
     "MOST_QUESTIONS",
@@ -110,6 +117,7 @@ __all__ = [
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
+    "ZERO_SHOT_CLASSIFICATION",
     "AnswerSpan",
     "AnsweringRequest",
     "AnsweringResult",
@@ -164,4 +172,6 @@ __all__ = [
     "TranslationRequest",
     "TranslationResult",
     "VideoClassificationRequest",
+    "ZeroShotRequest",
+    "ZeroShotResult",
 ]

@@ -13,6 +13,7 @@ import pytest
 
 from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, ModelCard, SessionContext
 from modelport.tasks.text import ClassificationRequest, RankingRequest
+from modelport.tasks.zero_shot import ZeroShotRequest
 from modelport.testing.checkpoints import tiny_cross_encoder
 from modelport_skill_text_classification import TextClassification
 from modelport_skill_text_classification.scores import activation_of, applied
@@ -200,3 +201,56 @@ def test_the_plugin_imports_nothing_heavy() -> None:
         "print([n for n in ('torch', 'transformers', 'tokenizers', 'jinja2') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of natural language inference whose labels stand in BART's order."""
+    names = ("contradiction", "neutral", "entailment")
+    ids = {"id2label": dict(enumerate(names)), "label2id": {name: at for at, name in enumerate(names)}}
+    return tiny_cross_encoder(tmp_path_factory.mktemp("judge") / "m", labels=3, **ids)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("labels", [["dog", "cat", "a bad day"], ["dog"]])
+def test_labels_of_the_request_are_scored_as_transformers_does(judge: Path, labels: list[str], multi_label: bool) -> None:
+    from transformers import AutoTokenizer, pipeline
+
+    names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizer gives them
+    tokenizer = AutoTokenizer.from_pretrained(judge, model_input_names=names)
+    texts = ["the cat was good", "he and his dog for a day at that"]
+    expected = pipeline("zero-shot-classification", str(judge), tokenizer=tokenizer)(
+        texts, labels, hypothesis_template="it is {} !", multi_label=multi_label
+    )
+    request = ZeroShotRequest(inputs=texts, candidate_labels=labels, hypothesis_template="it is {} !", multi_label=multi_label)
+    found = _answer(_session(_card(judge)), request).results
+    for mine, reference in zip(found, expected, strict=True):
+        assert [each.label for each in mine] == reference["labels"]
+        assert [each.score for each in mine] == pytest.approx(reference["scores"], abs=1e-5)
+
+
+def test_a_model_of_inference_serves_both_tasks_and_its_hub_tag_decides_which_is_first(judge: Path) -> None:
+    own, tagged = (TextClassification().claim(_card(judge, tasks=tasks)) for tasks in ((), ("zero-shot-classification",)))
+    assert own is not None
+    assert own.tasks == ("text-classification", "zero-shot-classification")
+    assert tagged is not None
+    assert tagged.tasks == ("zero-shot-classification", "text-classification")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"candidate_labels": []}, "at least one label"),
+        ({"candidate_labels": ["a", ""]}, "none may be empty"),
+        ({"candidate_labels": ["a"], "hypothesis_template": "it is so"}, "where the label would go"),
+        ({"candidate_labels": ["a"] * 2049}, "2049 pairs"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        ZeroShotRequest(inputs="the cat", **fields)
+
+
+def test_a_text_too_long_for_its_labels_is_refused(judge: Path) -> None:
+    with pytest.raises(InputTooLong, match="Shorten it"):
+        _session(_card(judge)).preprocess(ZeroShotRequest(inputs=["a", "good " * 90], candidate_labels=["dog"]))

@@ -15,15 +15,17 @@ from modelport.tasks.text import (
     RankingRequest,
     RankingResult,
 )
+from modelport.tasks.zero_shot import ZeroShotRequest, ZeroShotResult
 from modelport_hf.folder import label_names, position_limit
 from modelport_hf.tokenizer import load_tokenizer
+from modelport_skill_text_classification.entailment import entailment_label, label_scores
 from modelport_skill_text_classification.scores import Activation, activation_of, applied
 
 __all__ = ["ClassificationSession"]
 
 
 class ClassificationSession(Session):
-    """One text or pair is one item, for both tasks."""
+    """One text or pair is one item, for all tasks."""
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
@@ -43,9 +45,11 @@ class ClassificationSession(Session):
         assert context.program is not None
         self._typed = any(spec.name == "token_type_ids" for spec in context.program.entries["main"].inputs)
 
-    def preprocess(self, request: ClassificationRequest | RankingRequest) -> list[Item]:
+    def preprocess(self, request: ClassificationRequest | RankingRequest | ZeroShotRequest) -> list[Item]:
         if isinstance(request, RankingRequest):
             return self._pairs(request)
+        if isinstance(request, ZeroShotRequest):
+            return self._hypotheses(request)
         if request.top_k is not None and request.top_k < 1:
             raise InvalidRequest(f"top_k is {request.top_k}; it must be at least 1.", param="top_k")
         if isinstance(request.inputs, str):
@@ -59,13 +63,38 @@ class ClassificationSession(Session):
         return items
 
     def postprocess(
-        self, request: ClassificationRequest | RankingRequest, outputs: list[dict[str, Array]]
-    ) -> ClassificationResult | RankingResult:
+        self, request: ClassificationRequest | RankingRequest | ZeroShotRequest, outputs: list[dict[str, Array]]
+    ) -> ClassificationResult | RankingResult | ZeroShotResult:
         logits = np.stack([to_numpy(output["logits"]) for output in outputs])
         if isinstance(request, RankingRequest):
             return self._ranking(request, logits[:, 0])
+        if isinstance(request, ZeroShotRequest):
+            return self._entailed(request, logits)
         scores = applied(request.function_to_apply or self.activation, logits)
         return ClassificationResult(results=[self._labelled(row, request.top_k) for row in scores])
+
+    def _hypotheses(self, request: ZeroShotRequest) -> list[Item]:
+        """Every text with every label."""
+        if not request.inputs:
+            raise InvalidRequest("inputs is empty; give at least one text.", param="inputs")
+        hypotheses = [request.hypothesis_template.replace("{}", label) for label in request.candidate_labels]
+        if isinstance(request.inputs, str):
+            return [self._item(request.inputs, hypothesis, False, "inputs") for hypothesis in hypotheses]
+        return [
+            self._item(text, hypothesis, False, f"inputs.{index}")
+            for index, text in enumerate(request.inputs)
+            for hypothesis in hypotheses
+        ]
+
+    def _entailed(self, request: ZeroShotRequest, logits: np.ndarray) -> ZeroShotResult:
+        entailment = entailment_label(self.labels)
+        assert entailment is not None, "the skill claims the task for models that have the label"
+        labels = request.candidate_labels
+        results = []
+        for rows in logits.reshape(-1, len(labels), logits.shape[-1]):
+            scores = label_scores(rows, entailment, multi_label=request.multi_label)
+            results.append([LabelScore(labels[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")])
+        return ZeroShotResult(results=results)
 
     def _pairs(self, request: RankingRequest) -> list[Item]:
         if not request.query:

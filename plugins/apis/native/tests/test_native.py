@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import numpy as np
 import pytest

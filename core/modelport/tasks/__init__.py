@@ -1,5 +1,18 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.audio import (
+    AUDIO_CLASSIFICATION,
+    AUTOMATIC_SPEECH_RECOGNITION,
+    MOST_LABELS,
+    ZERO_SHOT_AUDIO_CLASSIFICATION,
+    AudioClassificationRequest,
+    TimedText,
+    TranscriptionDelta,
+    TranscriptionRequest,
+    TranscriptionResult,
+    TranscriptSegment,
+    ZeroShotAudioRequest,
+)
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -174,4 +187,15 @@ __all__ = [
     "VideoClassificationRequest",
     "ZeroShotRequest",
     "ZeroShotResult",
+    "AUDIO_CLASSIFICATION",
+    "AUTOMATIC_SPEECH_RECOGNITION",
+    "MOST_LABELS",
+    "ZERO_SHOT_AUDIO_CLASSIFICATION",
+    "AudioClassificationRequest",
+    "TimedText",
+    "TranscriptionDelta",
+    "TranscriptionRequest",
+    "TranscriptionResult",
+    "TranscriptSegment",
+    "ZeroShotAudioRequest",
 ]

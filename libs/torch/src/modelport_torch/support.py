@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from modelport.contract.program import Generate
 from modelport_torch.dtype import itemsize
 
-__all__ = ["STATIC_PARAMS", "cache_bytes_per_token", "cannot_step", "engine_params", "text_config", "why_static"]
+__all__ = [
+    "STATIC_PARAMS",
+    "STATIC_RULES",
+    "cache_bytes_per_token",
+    "cannot_step",
+    "engine_params",
+    "static_params",
+    "text_config",
+    "why_static",
+]
 
 _PARAMS = frozenset(
     {
@@ -19,6 +28,8 @@ _PARAMS = frozenset(
 )  # fmt: skip
 STATIC_PARAMS = _PARAMS - {"logit_bias", "presence_penalty", "frequency_penalty", "logprobs", "prompt_logprobs"}
 """What static batches honour."""
+STATIC_RULES = frozenset({"whisper_timestamps"})
+"""Rules over logits that static batches apply for entries that declare them."""
 
 _BATCHED_LAYERS = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
 _STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_attn", "lru_width")
@@ -35,6 +46,11 @@ def engine_params(*, has_tokenizer: bool) -> frozenset[str]:
     Constraints speak of texts, not of tokens. Beams are searched in static batches beside it, which honour `STATIC_PARAMS` only.
     """
     return _PARAMS | {"constraint"} if has_tokenizer else _PARAMS
+
+
+def static_params(rules: Collection[str]) -> frozenset[str]:
+    """What static batches honour for an entry that declares `rules`: then probabilities of tokens too, as the rules leave them."""
+    return STATIC_PARAMS | {"logprobs"} if rules else STATIC_PARAMS
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -189,7 +189,10 @@ def test_damage_is_the_caller_s_mistake_and_nothing_else(format: str, cut: int, 
 
 
 def test_a_sound_that_is_asked_at_its_rate_is_not_touched() -> None:
-    header, body = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 44, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", 8), b""
+    header, body = (
+        struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 44, b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", 8),
+        b"",
+    )
     body = struct.pack("<4h", 0, 16384, -16384, 32767)
 
     assert decode_audio(Media(data=header + body), RATE).tolist() == [0.0, 0.5, -0.5, 32767 / 32768]

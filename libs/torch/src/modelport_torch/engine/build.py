@@ -71,9 +71,7 @@ def build_engine(
         kept = max(min(kept, tokens - max_length - _BLOCK), 0)
     tokens = (tokens - kept) // _BLOCK * _BLOCK
     if static is not None:
-        return StaticEngine(
-            model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static, entry=entry
-        )
+        return StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static, entry=entry)
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)

@@ -101,7 +101,9 @@ class StaticEngine:
                 param="num_beams",
             )
         if beams > 1 and request.logprobs is not None:
-            raise InvalidRequest("logprobs of tokens are not known where beams are searched; ask for one of the two.", param="num_beams")
+            raise InvalidRequest(
+                "logprobs of tokens are not known where beams are searched; ask for one of the two.", param="num_beams"
+            )
         choices = 1 if beams > 1 else request.n
         for index in range(choices):
             self._queue([Row(request, self._entry, index, next(self._order), length, rules, min(limit, room), beams)])

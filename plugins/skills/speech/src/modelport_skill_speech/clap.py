@@ -44,9 +44,7 @@ class ClapSession(Session):
         """One result. What a sentence means is remembered."""
         sounds, sentences, items = await run.cpu(self.prepare, request)
         heard = asyncio.gather(*(run.forward("audio", item) for item in sounds))
-        meant = asyncio.gather(
-            *(run.forward("text", item, sentence) for item, sentence in zip(items, sentences, strict=True))
-        )
+        meant = asyncio.gather(*(run.forward("text", item, sentence) for item, sentence in zip(items, sentences, strict=True)))
         yield await run.cpu(self.finish, request, await heard, await meant)
 
     def prepare(self, request: ZeroShotAudioRequest) -> tuple[list[Item], list[str], list[Item]]:
@@ -57,9 +55,7 @@ class ClapSession(Session):
         sentences = [request.hypothesis_template.replace("{}", label) for label in request.candidate_labels]
         return [self._ear.item(window, cost) for window in windows], sentences, [self._text(each) for each in sentences]
 
-    def finish(
-        self, request: ZeroShotAudioRequest, heard: list[dict[str, Array]], meant: list[dict[str, Array]]
-    ) -> LabelsResult:
+    def finish(self, request: ZeroShotAudioRequest, heard: list[dict[str, Array]], meant: list[dict[str, Array]]) -> LabelsResult:
         """Labels by softmax over their nearness, best first."""
         sound = np.mean([_unit(each) for each in heard], axis=0)
         sound /= max(float(np.linalg.norm(sound)), 1e-12)

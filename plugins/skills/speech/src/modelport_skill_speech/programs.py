@@ -104,9 +104,7 @@ def _whisper(card: ModelCard, sound: ArraySpec) -> Program:
     place = ArraySpec("at", axes=("batch", 1))
     entries: dict[str, Any] = {
         "main": Generate(head=_SPEECH, mode="own", inputs=(sound, start), rules=("whisper_timestamps",)),
-        "begin": Forward(
-            head=_SPEECH, inputs=(sound, start, place), outputs=(Output("logits", chain=(At("at"),)),)
-        ),
+        "begin": Forward(head=_SPEECH, inputs=(sound, start, place), outputs=(Output("logits", chain=(At("at"),)),)),
     }
     layers = sorted({layer for layer, _ in aligning_heads(card)})
     if layers:

@@ -93,7 +93,9 @@ class WhisperSession(Session):
         self._smooth = int(config.get("median_filter_width", 7))
         hop = getattr(self._ear.extractor, "hop_length", 0) / self._ear.rate
         if abs(hop - SECONDS_PER_FRAME) > 1e-6:
-            raise ConfigurationError(f"The feature extractor of {context.folder} makes frames of {hop} s, and Whisper's have 10 ms.")
+            raise ConfigurationError(
+                f"The feature extractor of {context.folder} makes frames of {hop} s, and Whisper's have 10 ms."
+            )
         self._cost = self._window // 2
         if context.limits and context.limits.max_length:
             self._cost = min(self._cost, context.limits.max_length)
@@ -182,9 +184,7 @@ class WhisperSession(Session):
         part = features[:, seek : seek + self._window]
         return np.pad(part, ((0, 0), (0, self._window - part.shape[1])))
 
-    async def _say(
-        self, run: Run, features: np.ndarray, begin: list[int], params: Sampling
-    ) -> tuple[list[int], float | None]:
+    async def _say(self, run: Run, features: np.ndarray, begin: list[int], params: Sampling) -> tuple[list[int], float | None]:
         """The tokens of a window, and the mean logarithm of their probability."""
         room = self._positions - len(begin)
         params = msgspec.structs.replace(params, max_new_tokens=min(params.max_new_tokens or room, room))

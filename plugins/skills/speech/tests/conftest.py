@@ -110,7 +110,14 @@ def clap(t: Any) -> tuple[Any, Any]:
     text = {**BODY, "vocab_size": 160, "max_position_embeddings": 66, "pad_token_id": 1, "projection_dim": 16}
     config = t.ClapConfig(audio_config={**sound, "projection_dim": 16}, text_config=text, projection_dim=16)
     extractor = t.ClapFeatureExtractor(
-        feature_size=16, sampling_rate=RATE, max_length_s=2, hop_length=480, truncation="rand_trunc", padding="repeatpad"
+        feature_size=16,
+        sampling_rate=RATE,
+        max_length_s=2,
+        hop_length=480,
+        truncation="rand_trunc",
+        padding="repeatpad",
+        frequency_min=50,
+        frequency_max=8000,
     )
     return t.ClapModel(config), extractor
 

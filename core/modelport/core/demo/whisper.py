@@ -1,4 +1,4 @@
-"""Makes a Whisper's folder: `python -m modelport.core.demo.whisper MODEL-BIN CONFIG TOKENIZER FOLDER`, from a CTranslate2 model."""
+"""Makes a Whisper's folder: `python -m modelport.core.demo.whisper MODEL CONFIG TOKENIZER FOLDER`, from files of CTranslate2."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def convert(model: Path, settings: Path, tokenizer: Path, target: Path) -> None:
     words = json.loads(tokenizer.read_text(encoding="utf-8"))
     added = {token["content"]: token["id"] for token in words["added_tokens"]}
     end = added["<|endoftext|>"]
-    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": added["<|startoftranscript|>"]}
+    ids = {
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "decoder_start_token_id": added["<|startoftranscript|>"],
+    }
     vocabulary, width = weights["model.decoder.embed_tokens.weight"].shape
     layers = sum(name.startswith("model.decoder.layers.") and name.endswith(".fc1.bias") for name in weights)
     heads, bins = int(variables["encoder/num_heads"].reshape(-1)[0]), weights["model.encoder.conv1.weight"].shape[1]

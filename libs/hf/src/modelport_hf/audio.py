@@ -1,4 +1,4 @@
-"""Sound that callers send, decoded within bounds: mono, at the rate that a model wants. Imports soundfile, PyAV and soxr when called.
+"""Sound that callers send, decoded within bounds: mono, at the rate that a model wants. Its libraries are imported when called.
 
 What cannot be decoded is the caller's mistake: every failure is an `InvalidRequest` that names the field.
 """

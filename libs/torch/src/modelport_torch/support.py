@@ -49,7 +49,7 @@ def engine_params(*, has_tokenizer: bool) -> frozenset[str]:
 
 
 def static_params(rules: Collection[str]) -> frozenset[str]:
-    """What static batches honour for an entry that declares `rules`: then probabilities of tokens too, as the rules leave them."""
+    """What static batches honour: for an entry that declares `rules`, probabilities of tokens too, as the rules leave them."""
     return STATIC_PARAMS | {"logprobs"} if rules else STATIC_PARAMS
 
 

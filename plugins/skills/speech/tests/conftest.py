@@ -38,23 +38,21 @@ def whisper(t: Any, languages: bool = True) -> tuple[Any, Any]:
         **{f"{name}_token_id": IDS["<|endoftext|>"] for name in ("pad", "bos", "eos")}, **layers,
     )  # fmt: skip
     model = t.WhisperForConditionalGeneration(config)
-    own: dict[str, Any] = dict(
-        no_timestamps_token_id=IDS["<|notimestamps|>"],
-        prev_sot_token_id=IDS["<|startofprev|>"],
-        alignment_heads=[[0, 1], [1, 0]],
-        begin_suppress_tokens=[32, IDS["<|endoftext|>"]],
-        suppress_tokens=[*range(128, 256), *range(257, 266)],
-        max_initial_timestamp_index=50,
-        max_length=48,
-        is_multilingual=languages,
-        _from_model_config=False,
-    )
+    own: dict[str, Any] = {
+        "no_timestamps_token_id": IDS["<|notimestamps|>"],
+        "prev_sot_token_id": IDS["<|startofprev|>"],
+        "alignment_heads": [[0, 1], [1, 0]],
+        "begin_suppress_tokens": [32, IDS["<|endoftext|>"]],
+        "suppress_tokens": [*range(128, 256), *range(257, 266)],
+        "max_initial_timestamp_index": 50,
+        "max_length": 48,
+        "is_multilingual": languages,
+        "_from_model_config": False,
+    }
     if languages:
-        own |= dict(
-            lang_to_id={name: IDS[name] for name in ("<|en|>", "<|de|>", "<|ja|>")},
-            task_to_id={name: IDS[f"<|{name}|>"] for name in ("transcribe", "translate")},
-            task="transcribe",
-        )
+        own["lang_to_id"] = {name: IDS[name] for name in ("<|en|>", "<|de|>", "<|ja|>")}
+        own["task_to_id"] = {name: IDS[f"<|{name}|>"] for name in ("transcribe", "translate")}
+        own["task"] = "transcribe"
     for name, value in own.items():  # update() would leave out what is Whisper's alone
         setattr(model.generation_config, name, value)
     return model, t.WhisperFeatureExtractor(feature_size=16, chunk_length=2)

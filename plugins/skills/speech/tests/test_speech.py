@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from modelport import Engine
 from modelport.contract import ConfigurationError, InvalidRequest, Media, ModelCard, SessionContext
-from modelport_backend_cpu.backend import CpuBackend
 from modelport.tasks.audio import AudioClassificationRequest, TranscriptionRequest, ZeroShotAudioRequest
 from modelport.testing.backend import card_of
 from modelport.testing.skill import SkillSuite
+from modelport_backend_cpu.backend import CpuBackend
 from modelport_skill_speech import Speech
 
 RATE = 16_000

@@ -27,7 +27,8 @@ class StaticEngine:
 
     A batch holds requests of one prompt length and one set of parameters, so that nothing is padded and every answer is what
     `generate` gives alone. A step is one token of the batch that runs. Requests that sample with a seed, search with beams or
-    bring arrays that the entry does not declare run alone; declared ones are stacked where their shapes are equal. If memory runs out before a batch has told anything, it begins again as smaller ones.
+    bring arrays that the entry does not declare run alone; declared ones are stacked where their shapes are equal. If memory
+    runs out before a batch has told anything, it begins again as smaller ones.
 
     Args:
         model: The model.

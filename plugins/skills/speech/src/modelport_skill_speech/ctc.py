@@ -56,7 +56,7 @@ class CtcSession(Session):
     def cut(self, length: int) -> list[_Chunk]:
         """The chunks of a sound of so many samples; one if it is short."""
         rate = self._ear.rate
-        size, stride = (int(round(seconds * rate / self._stride)) * self._stride for seconds in (_CHUNK_S, _STRIDE_S))
+        size, stride = (round(seconds * rate / self._stride) * self._stride for seconds in (_CHUNK_S, _STRIDE_S))
         if length <= size:
             return [_Chunk(0, length, 0, 0)]
         chunks = []

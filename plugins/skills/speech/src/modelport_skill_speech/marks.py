@@ -43,6 +43,7 @@ class Marks:
         first_time: The mark of 0.00 s; None if the checkpoint does not say, and so knows no times.
         no_speech: The token whose probability at the begin says that nobody speaks, if there is one.
         languages: The token of each language, by its code; empty for a model of one.
+        only: The language of a model that says that it knows one.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
@@ -61,6 +62,7 @@ class Marks:
         named = own.get("lang_to_id") or {}
         self.languages = {str(token).strip("<|>"): int(number) for token, number in named.items()}
         self._tasks = {str(name): int(number) for name, number in (own.get("task_to_id") or {}).items()}
+        self.only = "en" if own.get("is_multilingual") is False else ""
         self._tokenizer = tokenizer
 
     def language(self, asked: str) -> str:
@@ -72,7 +74,7 @@ class Marks:
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
         code = asked.strip().lower()
-        code = TO_LANGUAGE_CODE.get(code, code)
+        code = str(TO_LANGUAGE_CODE.get(code, code))
         if not self.languages:
             if code != "en":
                 raise InvalidRequest(f"This model knows English only, and language is {asked!r}.", param="language")

@@ -1,4 +1,4 @@
-"""Speech to text by encoder-decoders that hear a recording whole: Speech2Text, Moonshine, SpeechT5 and what is built of two parts."""
+"""Speech to text by encoder-decoders that hear a recording whole: Speech2Text, Moonshine, SpeechT5, and models of two parts."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from modelport.tasks.audio import (
     join_transcription,
 )
 from modelport_hf.audio import MOST_SECONDS
+from modelport_hf.folder import read_json
 from modelport_hf.parameters import sampling_of_parameters
 from modelport_hf.tokenizer import load_tokenizer
 from modelport_skill_speech.alignment import times_of_tokens, words_of
@@ -90,6 +91,7 @@ class WhisperSession(Session):
         self._window = 2 * int(config.get("max_source_positions", 1500))
         self._positions = int(config.get("max_target_positions", 448))
         self._heads = aligning_heads(context.card)
+        self._beams = int((read_json(context.folder, "generation_config.json") or {}).get("num_beams") or 1)
         self._smooth = int(config.get("median_filter_width", 7))
         hop = getattr(self._ear.extractor, "hop_length", 0) / self._ear.rate
         if abs(hop - SECONDS_PER_FRAME) > 1e-6:
@@ -163,7 +165,7 @@ class WhisperSession(Session):
                 language = self._spoken(logits) if unknown else language
                 no_speech = _probability(logits, marks.no_speech)
             if seek == 0:
-                head.language = language
+                head.language = language or marks.only
             begin = [*job.prompt, *marks.begin(language, request.task, job.timed)]
             tokens, logprob = await self._say(run, features, begin, job.params)
             window = _Window(seek, frames, features, begin, tokens, logprob, no_speech)
@@ -189,7 +191,7 @@ class WhisperSession(Session):
         room = self._positions - len(begin)
         params = msgspec.structs.replace(params, max_new_tokens=min(params.max_new_tokens or room, room))
         inputs = {"input_features": features, "decoder_input_ids": np.array(begin, np.int64)}
-        weighed = None if (params.num_beams or 1) > 1 else 0
+        weighed = None if (params.num_beams or self._beams) > 1 else 0
         tokens: list[int] = []
         logprobs: list[float] = []
         async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params, logprobs=weighed)):

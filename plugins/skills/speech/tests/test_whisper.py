@@ -25,8 +25,16 @@ SEEDS = [1, 2, 3]
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
-    kinds = ("whisper", "whisper_en")
-    with Engine(*(f"{kind}={checkpoint(kind)}" for kind in kinds), backend="cpu") as opened:
+    with Engine(f"whisper={checkpoint('whisper')}", backend="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def others(checkpoint: Callable[[str], Path]) -> Iterator[Engine]:
+    """One of a single language, and one that tries again, with a higher temperature, what the model was unsure of."""
+    sources = (f"rising={checkpoint('whisper')}", f"whisper_en={checkpoint('whisper_en')}")
+    options = {"temperature_fallback": True}
+    with Engine(*sources, backend="cpu", executor="thread", options=options) as opened:
         yield opened
 
 
@@ -194,12 +202,12 @@ def test_beams_are_searched_as_generate_does(
     assert found.text == text_of(tokens.tolist())
 
 
-def test_a_model_of_one_language(engine: Engine, sound: Callable[..., Media]) -> None:
-    found = ask(engine, "whisper_en", inputs=sound(3.0), language="English", return_timestamps=True)
+def test_a_model_of_one_language(others: Engine, sound: Callable[..., Media]) -> None:
+    found = ask(others, "whisper_en", inputs=sound(3.0), language="English", return_timestamps=True)
     assert found.language == "en"
     for field, value in (("language", "de"), ("task", "translate")):
         with pytest.raises(InvalidRequest) as refused:
-            ask(engine, "whisper_en", inputs=sound(), **{field: value})
+            ask(others, "whisper_en", inputs=sound(), **{field: value})
         assert refused.value.param == field
 
 
@@ -211,6 +219,22 @@ def test_a_stream_tells_segment_after_segment(engine: Engine, sound: Callable[..
     assert [delta.text for delta in deltas if delta.text] == [segment.text for segment in whole.segments]
     assert len(deltas) > 2
     assert deltas[0].duration == 7.3
+
+
+def test_what_the_model_was_unsure_of_is_tried_again(others: Engine, engine: Engine, sound: Callable[..., Media]) -> None:
+    request: dict[str, Any] = {"inputs": sound(1.2, 2), "language": "en", "return_timestamps": True}
+    (calm, *_) = ask(engine, **request).segments
+    seeded = {**request, "generate_parameters": {"seed": 5}}
+
+    (drawn, *_) = ask(others, "rising", **seeded).segments
+
+    assert calm.avg_logprob is not None
+    assert calm.avg_logprob < -1  # random weights are
+    assert (calm.temperature, drawn.temperature > 0) == (0.0, True)
+    assert drawn.tokens != calm.tokens
+    assert ask(others, "rising", **seeded).segments[0] == drawn
+    beams = ask(others, "rising", **request | {"generate_parameters": {"num_beams": 2}})
+    assert beams.segments[0].temperature == 0
 
 
 @settings(max_examples=5, deadline=None)

@@ -31,8 +31,8 @@ TASKS = {
 }
 """The task of each kind of model."""
 
-_SAY_OTHER_THINGS = frozenset({"dia", "pop2piano"})
-"""Encoder-decoders that transformers lists under speech to text, and that make sound or notes."""
+_NOT_SERVED = frozenset({"dia", "pop2piano", "cohere_asr"})
+"""Encoder-decoders that transformers lists under speech to text, and that make sound or notes, or start in ways of their own."""
 
 _RAW = frozenset({"Wav2Vec2FeatureExtractor", "Wav2Vec2Processor", ""})
 """Extractors that hand the samples on; the oldest checkpoints name none."""
@@ -55,7 +55,7 @@ def kind_of(card: ModelCard) -> str | None:
     if head == "feature-extraction" and {"audio_config", "text_config"} <= card.config.keys() and card.model_type == "clap":
         return "clap"
     is_seq2seq = head == _SPEECH or (head == "conditional-generation" and bool(card.config.get("is_encoder_decoder")))
-    return "seq2seq" if is_seq2seq and card.model_type not in _SAY_OTHER_THINGS else None
+    return "seq2seq" if is_seq2seq and card.model_type not in _NOT_SERVED else None
 
 
 def program_of(kind: str, card: ModelCard) -> Program:

@@ -41,6 +41,11 @@ from modelport_skill_speech.sound import Ear
 __all__ = ["WhisperSession"]
 
 
+_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Temperatures to try in turn, if the model's option says so, and when to try the next: thresholds of Whisper's authors."""
+_LEAST_LOGPROB, _MOST_REPETITION, _SILENT = -1.0, 2.4, 0.6
+
+
 class _Job(msgspec.Struct, frozen=True):
     """A request that is ready to be heard.
 
@@ -68,6 +73,8 @@ class _Window(msgspec.Struct, frozen=True):
         begin: What the decoder started from.
         tokens: What it said.
         logprob: The mean of its tokens, or None where beams were searched.
+        no_speech: How likely nobody speaks, if it was asked.
+        temperature: With which its tokens were drawn.
     """
 
     seek: int
@@ -77,6 +84,7 @@ class _Window(msgspec.Struct, frozen=True):
     tokens: list[int]
     logprob: float | None
     no_speech: float | None
+    temperature: float
 
 
 class WhisperSession(Session):
@@ -93,6 +101,12 @@ class WhisperSession(Session):
         self._heads = aligning_heads(context.card)
         self._beams = int((read_json(context.folder, "generation_config.json") or {}).get("num_beams") or 1)
         self._smooth = int(config.get("median_filter_width", 7))
+        self._rises = context.options.get("temperature_fallback", context.card.options.get("temperature_fallback", False))
+        if not isinstance(self._rises, bool):
+            raise ConfigurationError(
+                f"models.{context.card.name}.options.temperature_fallback is {self._rises!r}; it must be true or false.",
+                param=f"models.{context.card.name}.options.temperature_fallback",
+            )
         hop = getattr(self._ear.extractor, "hop_length", 0) / self._ear.rate
         if abs(hop - SECONDS_PER_FRAME) > 1e-6:
             raise ConfigurationError(
@@ -159,7 +173,7 @@ class WhisperSession(Session):
             features = await run.cpu(self._cut, job.features, seek)
             unknown = bool(marks.languages) and not language
             no_speech = None
-            if unknown or request.return_timestamps:
+            if unknown or request.return_timestamps or self._rises:
                 start = [marks.start] if unknown else [*job.prompt, marks.start]
                 logits = to_numpy((await run.forward("begin", self._beginning(features, start)))["logits"])[0]
                 language = self._spoken(logits) if unknown else language
@@ -167,8 +181,12 @@ class WhisperSession(Session):
             if seek == 0:
                 head.language = language or marks.only
             begin = [*job.prompt, *marks.begin(language, request.task, job.timed)]
-            tokens, logprob = await self._say(run, features, begin, job.params)
-            window = _Window(seek, frames, features, begin, tokens, logprob, no_speech)
+            window = _Window(seek, frames, features, begin, [], None, no_speech, 0.0)
+            for temperature in self._temperatures(job.params):
+                window = await self._say(run, window, job.params, temperature)
+                if temperature is None or self._is_sound(window):
+                    break
+            tokens = window.tokens
             if job.timed:
                 assert marks.first_time is not None
                 pieces, done = pieces_of(tokens, marks.first_time, frames)
@@ -186,11 +204,30 @@ class WhisperSession(Session):
         part = features[:, seek : seek + self._window]
         return np.pad(part, ((0, 0), (0, self._window - part.shape[1])))
 
-    async def _say(self, run: Run, features: np.ndarray, begin: list[int], params: Sampling) -> tuple[list[int], float | None]:
-        """The tokens of a window, and the mean logarithm of their probability."""
-        room = self._positions - len(begin)
+    def _temperatures(self, params: Sampling) -> tuple[float | None, ...]:
+        """Those to try in turn; None is what the request and the checkpoint say."""
+        is_greedy = not params.do_sample and params.temperature is None and (params.num_beams or self._beams) == 1
+        return _LADDER if self._rises and is_greedy else (None,)
+
+    def _is_sound(self, window: _Window) -> bool:
+        """Whether what was said neither repeats itself nor surprised the model; silence is no reason to try again."""
+        assert window.logprob is not None
+        if window.logprob < _LEAST_LOGPROB:
+            return window.no_speech is not None and window.no_speech > _SILENT
+        return self._repetition(window) <= _MOST_REPETITION
+
+    def _repetition(self, window: _Window) -> float:
+        """How much shorter its text gets by compression."""
+        data = self._marks.text(window.tokens).encode()
+        return len(data) / len(zlib.compress(data)) if data else 0.0
+
+    async def _say(self, run: Run, window: _Window, params: Sampling, temperature: float | None) -> _Window:
+        """The window with what was said of it."""
+        room = self._positions - len(window.begin)
         params = msgspec.structs.replace(params, max_new_tokens=min(params.max_new_tokens or room, room))
-        inputs = {"input_features": features, "decoder_input_ids": np.array(begin, np.int64)}
+        if temperature is not None:
+            params = msgspec.structs.replace(params, temperature=temperature, do_sample=temperature > 0)
+        inputs = {"input_features": window.features, "decoder_input_ids": np.array(window.begin, np.int64)}
         weighed = None if (params.num_beams or self._beams) > 1 else 0
         tokens: list[int] = []
         logprobs: list[float] = []
@@ -199,7 +236,8 @@ class WhisperSession(Session):
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
             logprobs += event.logprobs or ()
-        return tokens, (sum(logprobs) / max(len(logprobs), 1) if weighed is not None else None)
+        logprob = sum(logprobs) / max(len(logprobs), 1) if weighed is not None else None
+        return msgspec.structs.replace(window, tokens=tokens, logprob=logprob, temperature=params.temperature or 0.0)
 
     def _beginning(self, features: np.ndarray, start: list[int]) -> Item:
         arrays: dict[str, Array] = {
@@ -230,8 +268,7 @@ class WhisperSession(Session):
     ) -> list[TranscriptionDelta]:
         """One for each piece that holds text."""
         marks, wants = self._marks, job.request.return_timestamps
-        data = marks.text(window.tokens).encode()
-        ratio = len(data) / len(zlib.compress(data)) if data else 0.0
+        ratio = self._repetition(window)
         offset = window.seek * SECONDS_PER_FRAME
         deltas = []
         for piece in pieces:
@@ -245,7 +282,7 @@ class WhisperSession(Session):
                 text=text,
                 tokens=list(piece.tokens),
                 seek=window.seek,
-                temperature=job.params.temperature or 0.0,
+                temperature=window.temperature,
                 avg_logprob=window.logprob,
                 compression_ratio=ratio,
                 no_speech_prob=window.no_speech,

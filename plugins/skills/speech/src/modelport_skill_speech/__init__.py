@@ -34,7 +34,6 @@ class Speech(Skill):
         "speech_to_text": "facebook/s2t-small-librispeech-asr",
         "moonshine": "UsefulSensors/moonshine-tiny",
         "audio-spectrogram-transformer": "MIT/ast-finetuned-audioset-10-10-0.4593",
-        "clap": "laion/clap-htsat-unfused",
     }
 
     def claim(self, card: ModelCard) -> Claim | None:

@@ -157,3 +157,13 @@ def test_a_fast_type_is_kept_from_models_whose_inputs_cannot_be_made_up(folder: 
     runner = load(folder, TIMED, dtype="fast")
 
     assert "no input could be made up" in runner.facts["calibration"]
+
+
+def test_what_is_heard_counts_as_kept(folder: Path, crowd: Callable[..., Any]) -> None:
+    """Twenty positions of sound and twelve tokens each: a cache of 64 tokens holds two."""
+    people = crowd(folder, TIMED, cache_bytes=64 * 2 * 2 * 16 * 4)
+    for number, sound in enumerate(SOUND):
+        people.engine.add(request(number, sound, [START], ignore_eos=True))
+    assert sorted(event.id for event in people.step()) == [0, 1]
+    people.drain()
+    assert {len(people.tokens[number, 0]) for number in range(3)} == {12}

@@ -93,8 +93,8 @@ def cannot_step(config: Mapping[str, Any]) -> str | None:
 def cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     """Bytes of keys and values that one token takes, estimated from config.json; 0 if it does not say."""
     text = text_config(config)
-    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _first(text, "num_attention_heads", "n_head", "num_heads")
+    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers", "decoder_layers")
+    heads = _first(text, "num_attention_heads", "n_head", "num_heads", "decoder_attention_heads")
     hidden = _first(text, "hidden_size", "n_embd", "d_model")
     if not (layers and heads and hidden):
         return 0

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelport import Engine
-from modelport.contract import InvalidRequest, Media
+from modelport.contract import DeadlineExceeded, InvalidRequest, Media, Options
 from modelport.tasks.audio import TranscriptionResult
 
 RATE = 16_000
@@ -235,6 +235,14 @@ def test_what_the_model_was_unsure_of_is_tried_again(others: Engine, engine: Eng
     assert ask(others, "rising", **seeded).segments[0] == drawn
     beams = ask(others, "rising", **request | {"generate_parameters": {"num_beams": 2}})
     assert beams.segments[0].temperature == 0
+
+
+def test_a_deadline_ends_a_long_recording_and_the_worker_goes_on(engine: Engine, sound: Callable[..., Media]) -> None:
+    request = {"inputs": sound(120.0, 1), "return_timestamps": True}
+    with pytest.raises(DeadlineExceeded):
+        engine.run(TASK, "whisper", request, Options(deadline_s=0.3))
+
+    assert ask(engine, inputs=sound(1.0, 1)).text
 
 
 @settings(max_examples=5, deadline=None)

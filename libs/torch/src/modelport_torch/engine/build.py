@@ -66,7 +66,7 @@ def build_engine(
         raise MemoryError(
             f"the key/value cache may take {cache_bytes:,} bytes, and {_BLOCK} tokens of this model need {per_token * _BLOCK:,}."
         )
-    kept = min(prefix_tokens, tokens // 4)
+    kept = min(prefix_tokens, tokens // 4) if static is None else 0
     if max_length is not None:
         kept = max(min(kept, tokens - max_length - _BLOCK), 0)
     tokens = (tokens - kept) // _BLOCK * _BLOCK

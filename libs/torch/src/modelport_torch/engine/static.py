@@ -66,6 +66,8 @@ class StaticEngine:
         self._clock = clock
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._has_encoder = bool(model.config.is_encoder_decoder)
+        # What is not text has keys and values of its own length, of which only the configuration knows the most.
+        self._heard = int(getattr(model.config, "max_source_positions", None) or 0)
         self._order = itertools.count()
         self._waiting: list[Row] = []
         self._batch: OwnBatch | None = None
@@ -94,10 +96,11 @@ class StaticEngine:
         rules = resolve_rules(request.params, self._model.generation_config, self._vocabulary)
         beams = self._beams(request)
         limit = min(rules.max_new_tokens or self.max_length, self.max_length - taken)
-        room = self._max_tokens // beams - length
+        kept = self._heard if ids is None else length
+        room = self._max_tokens // beams - kept
         if room < 1 or (rules.max_new_tokens and min(rules.max_new_tokens, limit) > room):
             raise InputTooLong(
-                f"{beams} beams of {length + limit} tokens do not fit into the cache, which holds {self._max_tokens}: ask for"
+                f"{beams} beams of {kept + limit} tokens do not fit into the cache, which holds {self._max_tokens}: ask for"
                 " fewer beams, or fewer tokens.",
                 param="num_beams",
             )
@@ -107,7 +110,7 @@ class StaticEngine:
             )
         choices = 1 if beams > 1 else request.n
         for index in range(choices):
-            self._queue([Row(request, self._entry, index, next(self._order), length, rules, min(limit, room), beams)])
+            self._queue([Row(request, self._entry, index, next(self._order), kept, rules, min(limit, room), beams)])
 
     def cancel(self, id: int, index: int | None = None) -> None:
         """Ends a request, or one choice of it, before the next step; no event follows."""

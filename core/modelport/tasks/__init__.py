@@ -1,5 +1,18 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.audio import (
+    AUDIO_CLASSIFICATION,
+    AUTOMATIC_SPEECH_RECOGNITION,
+    MOST_LABELS,
+    ZERO_SHOT_AUDIO_CLASSIFICATION,
+    AudioClassificationRequest,
+    TimedText,
+    TranscriptionDelta,
+    TranscriptionRequest,
+    TranscriptionResult,
+    TranscriptSegment,
+    ZeroShotAudioRequest,
+)
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -93,6 +106,8 @@ from modelport.tasks.zero_shot import (
 )
 
 __all__ = [
+    "AUDIO_CLASSIFICATION",
+    "AUTOMATIC_SPEECH_RECOGNITION",
     "DEPTH_ESTIMATION",
     "FEATURE_EXTRACTION",
     "FILL_MASK",
@@ -104,6 +119,7 @@ __all__ = [
     "MOST_FRAMES",
     "MOST_HYPOTHESES",
     "MOST_INPUTS",
+    "MOST_LABELS",
     "MOST_LOGPROBS",
     "MOST_QUESTIONS",
     "MOST_TEXTS",
@@ -117,10 +133,12 @@ __all__ = [
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
+    "ZERO_SHOT_AUDIO_CLASSIFICATION",
     "ZERO_SHOT_CLASSIFICATION",
     "AnswerSpan",
     "AnsweringRequest",
     "AnsweringResult",
+    "AudioClassificationRequest",
     "Box",
     "ClassificationRequest",
     "ClassificationResult",
@@ -163,15 +181,21 @@ __all__ = [
     "Text2TextRequest",
     "Text2TextResult",
     "TextToken",
+    "TimedText",
     "TokenRequest",
     "TokenResult",
     "ToolCall",
     "ToolCallDelta",
     "ToolFunction",
+    "TranscriptSegment",
+    "TranscriptionDelta",
+    "TranscriptionRequest",
+    "TranscriptionResult",
     "Translation",
     "TranslationRequest",
     "TranslationResult",
     "VideoClassificationRequest",
+    "ZeroShotAudioRequest",
     "ZeroShotRequest",
     "ZeroShotResult",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -12,7 +12,6 @@ from modelport.contract.errors import ModelportError
 from modelport.contract.host import DeltaStream
 from modelport.contract.reply import Usage
 from modelport.streaming import EventStream
-from modelport.tasks.text import GenerationDelta
 from modelport_api_openai.answer import add_usage, elapsed
 from modelport_api_openai.errors import error_body, renamed
 
@@ -27,7 +26,7 @@ Value = TypeVar("Value")
 class ChunkWriter(Protocol):
     """Turns deltas into events of one dialect. `prompt` is the place of the delta's stream among the request's prompts."""
 
-    def delta(self, prompt: int, delta: GenerationDelta) -> bytes:
+    def delta(self, prompt: int, delta: Any) -> bytes:
         """The events of a delta; empty if it has nothing to say."""
 
     def usage(self, usage: Usage) -> bytes:

@@ -22,7 +22,6 @@ from modelport.contract import (
 )
 from modelport.tasks.text2text import (
     GeneratedText,
-    GenerateParameters,
     SummarizationResult,
     Summary,
     Text2TextRequest,
@@ -31,6 +30,7 @@ from modelport.tasks.text2text import (
     TranslationResult,
 )
 from modelport_hf.folder import read_json
+from modelport_hf.parameters import sampling_of_parameters
 from modelport_skill_text2text.languages import Languages, Telling
 
 __all__ = ["Text2TextSession"]
@@ -56,7 +56,7 @@ class Text2TextSession(Session):
     async def handle(self, request: Text2TextRequest, run: Run) -> AsyncGenerator[Any, None]:
         """One result, when all texts are done."""
         prompts = await run.cpu(self.prepare, request, run.task)
-        params = sampling_of(request.generate_parameters, self._most)
+        params = sampling_of_parameters(request.generate_parameters, self._most)
         made = await asyncio.gather(*(self._generate(run, prompt, params) for prompt in prompts))
         yield await run.cpu(self.finish, request, run.task, made)
 
@@ -129,30 +129,6 @@ class Text2TextSession(Session):
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
         return tokens
-
-
-def sampling_of(given: GenerateParameters, most: int | None) -> Sampling:
-    """The engine's parameters; `most` is the checkpoint's own bound of new tokens.
-
-    Raises:
-        InvalidRequest: if two bounds are given that say the same thing, or one leaves no token.
-    """
-    for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
-        if getattr(given, new) is not None and getattr(given, whole) is not None:
-            raise InvalidRequest(f"{new} and {whole} say the same thing; give one of them.", param=f"generate_parameters.{whole}")
-    if given.max_length is not None and given.max_length < 2:
-        raise InvalidRequest(
-            f"max_length is {given.max_length}, which leaves no token beside the one that the decoder starts from; at least 2.",
-            param="generate_parameters.max_length",
-        )
-    fields = {name: value for name in Sampling.__struct_fields__ if (value := getattr(given, name, None)) is not None}
-    if given.max_length is not None:
-        fields["max_new_tokens"] = given.max_length - 1
-    if given.min_length is not None:
-        fields["min_new_tokens"] = max(given.min_length - 1, 0)
-    if most is not None:
-        fields.setdefault("max_new_tokens", most)
-    return Sampling(**fields)
 
 
 def _load_tokenizer(context: SessionContext) -> Any:

@@ -42,6 +42,15 @@ from modelport.tasks.text2text import (
     TranslationRequest,
     TranslationResult,
 )
+from modelport.tasks.tokenization import (
+    DETOKENIZATION,
+    TOKENIZATION,
+    DetokenizationRequest,
+    DetokenizationResult,
+    TokenizationRequest,
+    TokenizationResult,
+    TokenSpan,
+)
 from modelport.tasks.tokens import (
     FILL_MASK,
     MOST_QUESTIONS,
@@ -94,6 +103,7 @@ from modelport.tasks.zero_shot import (
 
 __all__ = [
     "DEPTH_ESTIMATION",
+    "DETOKENIZATION",
     "FEATURE_EXTRACTION",
     "FILL_MASK",
     "IMAGE_CLASSIFICATION",
@@ -114,6 +124,7 @@ __all__ = [
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
     "TEXT_RANKING",
+    "TOKENIZATION",
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
@@ -129,6 +140,8 @@ __all__ = [
     "DetectedObject",
     "DetectionRequest",
     "DetectionResult",
+    "DetokenizationRequest",
+    "DetokenizationResult",
     "EmbeddingRequest",
     "EmbeddingResult",
     "Entity",
@@ -165,6 +178,9 @@ __all__ = [
     "TextToken",
     "TokenRequest",
     "TokenResult",
+    "TokenSpan",
+    "TokenizationRequest",
+    "TokenizationResult",
     "ToolCall",
     "ToolCallDelta",
     "ToolFunction",

@@ -11,6 +11,7 @@ import structlog
 from modelport.contract.card import ModelCard
 from modelport.contract.errors import ModelFailed, ModelportError, Overloaded, Unavailable, WrongTask
 from modelport.contract.host import ModelInfo
+from modelport.contract.program import Pool
 from modelport.core.catalog.catalog import Catalog, Choice
 from modelport.core.config.settings import LimitSettings, ModelSettings
 from modelport.core.serving.admission import Admission
@@ -128,6 +129,8 @@ class Model:
             memory_bytes=sum(deployment.memory_bytes for deployment in self.deployments.values()),
             pinned=self.settings.pin,
             error=self.error,
+            labels=_labels(card.config),
+            pooling=_pooling(self.choice),
         )
 
     # ---------------------------------------------------------------------------------------------------- reading
@@ -270,3 +273,23 @@ class Model:
 def _owner(source: str) -> str:
     head, slash, _ = source.partition("/")
     return head if slash and head and not head.startswith((".", "~")) and ":" not in head else "modelport"
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a checkpoint's classes by index, where its configuration names all of them."""
+    names = config.get("id2label")
+    if not isinstance(names, Mapping):
+        return ()
+    by_index = {str(index): str(name) for index, name in names.items()}
+    return tuple(by_index[str(i)] for i in range(len(by_index))) if all(str(i) in by_index for i in range(len(by_index))) else ()
+
+
+def _pooling(choice: Choice | None) -> str:
+    """How the first program that pools does it."""
+    for program in choice.programs.values() if choice else ():
+        for entry in program.entries.values():
+            for output in getattr(entry, "outputs", ()):
+                for step in output.chain:
+                    if isinstance(step, Pool):
+                        return step.mode
+    return ""

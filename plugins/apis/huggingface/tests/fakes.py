@@ -30,7 +30,7 @@ from modelport_api_huggingface import HuggingFace
 from modelport_api_native import Native
 from modelport_api_openai import OpenAI
 
-__all__ = ["MODELS", "TASKS", "answer", "fake_host", "served"]
+__all__ = ["MODELS", "TASKS", "answer", "fake_host", "official", "served"]
 
 TASKS = (*answers.TASKS, TOKENIZATION, DETOKENIZATION)
 MODELS = tuple(
@@ -79,3 +79,17 @@ async def served(host: FakeHost, **options: Any) -> Any:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client
+
+
+@asynccontextmanager
+async def official(http: httpx.AsyncClient, path: str) -> Any:
+    """The Hub's own client of the model at `path` of the server that `http` is connected to."""
+    from huggingface_hub import AsyncInferenceClient, set_async_client_factory
+    from huggingface_hub.utils._http import default_async_client_factory
+
+    set_async_client_factory(lambda: httpx.AsyncClient(transport=http._transport))
+    try:
+        async with AsyncInferenceClient(f"http://testserver{path}", provider="hf-inference") as client:
+            yield client
+    finally:
+        set_async_client_factory(default_async_client_factory)

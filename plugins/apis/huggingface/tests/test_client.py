@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
-import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import AsyncInferenceClient
@@ -24,7 +22,7 @@ from modelport.tasks.text import (
 )
 
 from .agreed import TASKS, Made
-from .fakes import fake_host, served
+from .fakes import fake_host, official, served
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own use of httpx
@@ -35,20 +33,8 @@ LABELS = vision.LabelsResult(results=[LabelScore("cat", 0.75), LabelScore("dog",
 async def client_of(task: Any, result: Any) -> AsyncIterator[tuple[AsyncInferenceClient, Any]]:
     """The official client of a model that does `task`, and the host that gives `result`."""
     host = fake_host(task, answer=lambda name, request, stream=False: result)
-    async with served(host) as http:
-        made: list[httpx.AsyncClient] = []
-
-        def factory() -> httpx.AsyncClient:
-            made.append(httpx.AsyncClient(transport=http._transport))
-            return made[-1]
-
-        huggingface_hub.set_async_client_factory(factory)
-        try:
-            yield AsyncInferenceClient("http://testserver/models/m", provider="hf-inference"), host
-        finally:
-            from huggingface_hub.utils._http import default_async_client_factory
-
-            huggingface_hub.set_async_client_factory(default_async_client_factory)
+    async with served(host) as http, official(http, "/models/m") as client:
+        yield client, host
 
 
 def asked(host: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -99,13 +100,19 @@ def _tei_type(error: ModelportError) -> str:
 
 @contextmanager
 def speaking(names: Mapping[str, str]) -> Iterator[None]:
-    """Whatever is raised inside is about the field that the caller knows: `names` maps a task's fields to the dialect's."""
+    """Whatever is raised inside is about the field that the caller knows: `names` maps a task's fields to the dialect's.
+
+    The message gets the new name where the old one is its subject, before it where the old one is inside, since that may be a key
+    of the configuration.
+    """
     try:
         yield
     except ModelportError as error:
         field = (error.param or "").partition(".")[0]
-        if names.get(field, field) == field:
+        name = names.get(field, field)
+        if name == field:
             raise
-        name = names[field]
-        message = name + error.message.removeprefix(field) if error.message.startswith(field) else f"{name}: {error.message}"
+        message, count = re.subn(rf"\A(['`\"]?){re.escape(field)}\b", rf"\g<1>{name}", error.message)
+        if not count and re.search(rf"\b{re.escape(field)}\b", message):
+            message = f"{name}: {message}"
         raise error_from_wire(msgspec.structs.replace(error.to_wire(), param=name, message=message)) from error

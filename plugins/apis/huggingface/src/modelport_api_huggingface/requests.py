@@ -133,7 +133,7 @@ _ADAPTERS: Mapping[str, Callable[[Fields], Fields]] = {
 
 
 @lru_cache(maxsize=512)
-def _media_fields(kind: type[msgspec.Struct]) -> Mapping[str, bool]:
+def _media_fields(kind: Any) -> Mapping[str, bool]:
     """The fields that hold files, and whether they hold several."""
     found = {}
     for field in msgspec.structs.fields(kind):

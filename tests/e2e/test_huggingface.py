@@ -169,7 +169,7 @@ def test_what_is_wrong_is_told_to_the_client(client):
         client("/models/chat").text_generation(PROMPT, max_new_tokens=0)
     with pytest.raises(ValidationError, match="context holds 512"):
         client("/generate").text_generation("x" * 600)
-    with pytest.raises(HfHubHTTPError, match="nobody"):
+    with pytest.raises(HfHubHTTPError, match="There is no model"):
         client("/models/nobody").feature_extraction("a")
     with pytest.raises(HfHubHTTPError, match="image"):
         client("/models/org/vit").image_classification(b"no image")

@@ -12,11 +12,18 @@ from huggingface_hub.errors import HfHubHTTPError, TextGenerationError, Validati
 
 from modelport.contract import ConfigurationError, ModelFailed, ModelInfo, NotFound, Unavailable
 from modelport.tasks import text2text, tokens, vision
-from modelport.tasks.text import FEATURE_EXTRACTION, TEXT_CLASSIFICATION, TEXT_RANKING, EmbeddingResult, LabelScore
+from modelport.tasks.text import (
+    FEATURE_EXTRACTION,
+    TEXT_CLASSIFICATION,
+    TEXT_GENERATION,
+    TEXT_RANKING,
+    EmbeddingResult,
+    LabelScore,
+)
 from modelport_api_huggingface import HuggingFace
 
 from .agreed import TASKS, Made
-from .fakes import MODELS, fake_host, official, served
+from .fakes import MODELS, answer, fake_host, official, served
 
 IMAGE = b"\x89PNG..."
 LABELS = vision.LabelsResult(results=[LabelScore("cat", 0.75)])
@@ -92,6 +99,8 @@ async def test_the_body_decides_among_the_tasks_of_a_model():
         assert (await http.post("/models/m", json={"inputs": "a"})).json()[0][0]["label"] == "yes"
         found = (await http.post("/models/m", json={"query": "q", "documents": ["a", "b"]})).json()
         assert [each["index"] for each in found] == [0, 1]
+        both = {"inputs": "a", "query": "q", "documents": ["a"]}
+        assert (await http.post("/models/m", json=both)).status_code == 400, "nothing is dropped in silence"
         unknown = await http.post("/models/m", json={"inputs": "a", "parameters": {"topk": 1}})
         assert unknown.status_code == 400
         assert "topk" in unknown.json()["error"]
@@ -113,6 +122,24 @@ async def test_a_model_of_images_and_texts_takes_both():
         assert (await http.post("/models/m", content=IMAGE, headers={"content-type": "image/png"})).json() == [0, 0]
         body = {"inputs": image, "parameters": {"candidate_labels": ["cat"]}}
         assert (await http.post("/models/m", json=body)).json() == [{"label": "cat", "score": 0.75}]
+
+
+async def test_a_model_of_images_and_texts_that_writes_takes_both():
+    talks = ("text-generation", "image-to-text", "visual-question-answering")
+    tasks = (TEXT_GENERATION, TASKS["image-to-text"], TASKS["visual-question-answering"])
+    image = base64.b64encode(IMAGE).decode()
+
+    def answer_of(task: str, request: Any, stream: bool = False) -> Any:
+        made = {"image-to-text": Made.captions, "visual-question-answering": Made.answers}
+        return made[task] if task in made else answer(task, request, stream)
+
+    async with served(fake_host(*tasks, models=(ModelInfo(id="m", tasks=talks),), answer=answer_of)) as http:
+        assert (await http.post("/models/m", json={"inputs": "Say"})).json() == [{"generated_text": "Hello"}]
+        assert (await http.post("/models/m", content=IMAGE)).json() == [{"generated_text": "a dog"}]
+        for body in ({"inputs": {"image": image, "question": "?"}}, {"inputs": image, "question": "?"}):
+            assert (await http.post("/models/m", json=body)).json()[0] == {
+                "answer": "yes", "score": 0.9, "start": None, "end": None
+            }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- bodies
@@ -222,6 +249,22 @@ async def test_a_load_that_goes_on_is_explained():
         response = await http.post("/models/embedder", json={"inputs": "a"})
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
     assert response.json() == {"error": "The model is loading: 40% done.", "error_type": "unhealthy"}
+
+
+async def test_a_server_of_one_model_is_an_endpoint_of_it_whatever_it_does():
+    async with served(fake_host(vision.IMAGE_CLASSIFICATION, answer=lambda *_, **__: LABELS)) as http:
+        assert (await http.post("/", content=IMAGE)).json() == [{"label": "cat", "score": 0.75}]
+        assert (await http.get("/info")).json() == {"model_id": "m", "model_pipeline_tag": "image-classification"}
+        refused = await http.post("/vertex", json={"instances": [{"inputs": "a"}]})
+        assert "/models/m" in refused.json()["error"]
+    async with served(fake_host(TEXT_CLASSIFICATION)) as http:
+        labels = [{"label": "yes", "score": 0.75}, {"label": "no", "score": 0.25}]
+        assert (await http.post("/", json={"inputs": "a"})).json() == labels, "as TEI"
+        async with official(http, "/") as client:
+            assert [each.label for each in await client.text_classification("a")] == ["yes", "no"]
+    async with served(fake_host(FEATURE_EXTRACTION)) as http, official(http, "") as client:
+        assert (await client.feature_extraction(["a", "b"])).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+        assert await client.sentence_similarity("a", ["b"]) == [0]
 
 
 # ------------------------------------------------------------------------------------------------------- short routes

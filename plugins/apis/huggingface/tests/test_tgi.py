@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelport.contract import Constraint, ModelFailed, ModelInfo, Overloaded, UnsupportedParameter
 from modelport.tasks.text import (
@@ -17,7 +20,9 @@ from modelport.tasks.text import (
     TextToken,
     join_generation,
 )
-from modelport.testing.fake_host import FakeHost
+from modelport.testing.fake_host import FakeHost, FakeStream
+from modelport_api_huggingface.generation import GenerateBody
+from modelport_api_huggingface.stream import events
 
 from .fakes import TASKS, answer, fake_host, served
 
@@ -194,6 +199,49 @@ async def test_the_events_texts_are_the_text(deltas, text):
     assert [event["details"] is not None for event in events] == [*[False] * (len(events) - 1), True]
     plain = (await post(host_of(*deltas), "/generate", inputs="Say")).json()
     assert plain["generated_text"] == text
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "é", "猫", "🐈"]).map(str), max_size=4)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=6), st.booleans(), st.sampled_from([None, "END"]))
+async def test_whatever_the_deltas_hold_the_events_hold_too(deltas, told, stop):
+    """Texts in any pieces, with tokens that split characters, or without any."""
+    made = [
+        GenerationDelta(
+            text="".join(pieces),
+            tokens=[token(5, "\ufffd") for piece in pieces for _ in piece.encode()] or None if told else None,
+        )
+        for pieces in deltas
+    ]
+    made[-1].finish_reason, made[-1].stop_sequence = "stop", stop
+    text = "".join("".join(pieces) for pieces in deltas) + (stop or "")
+    stream = FakeStream("m", made, None, None)
+    found = events_of(b"".join([chunk async for chunk in events(stream, GenerateBody(inputs="Say"))]).decode())
+    assert "".join(event["token"]["text"] for event in found) == text == found[-1]["generated_text"]
+    assert [event["index"] for event in found] == list(range(1, len(found) + 1))
+    assert stream.closed
+
+
+async def test_a_comment_fills_silence():
+    gate = asyncio.Event()
+    stream = FakeStream("m", HELLO, None, gate)
+    chunks = []
+    async for chunk in events(stream, GenerateBody(inputs="Say"), silence_s=0.01):
+        chunks.append(chunk)
+        if chunk.startswith(b":"):
+            gate.set()
+    assert chunks[1] == b": keep-alive\n\n"
+    assert events_of(b"".join(chunks).decode())[-1]["generated_text"] == "Hello"
+
+
+async def test_a_reader_who_leaves_ends_the_stream():
+    stream = FakeStream("m", HELLO, None, asyncio.Event())
+    reading = events(stream, GenerateBody(inputs="Say"), silence_s=0.01)
+    assert await anext(reading)
+    assert (await anext(reading)).startswith(b":")
+    await reading.aclose()
+    assert stream.closed
 
 
 async def test_a_stream_that_fails_ends_with_an_error_event():

@@ -63,16 +63,18 @@ class Call:
             completion_tokens=sum(usage.completion_tokens for usage, _ in self._replies),
         )
 
+    def begun(self, model: str) -> dict[str, str]:
+        """What is known of an answer before it is whole: the backend, and how much text there is to read."""
+        backend = self.host.model(self.principal, model).backend if model else ""
+        return {"x-compute-type": backend or "modelport", "x-compute-characters": str(self.characters)}
+
     def headers(self, *, generated: bool = False) -> dict[str, str]:
         """What it took, in milliseconds (`x-compute-time`: seconds for TGI), as TGI counts for text that was `generated`, else
         as TEI does."""
         total = time.perf_counter() - self._started
         usage, timings = self.usage, [timings for _, timings in self._replies]
         prepare, queue, run = (sum(getattr(each, name) for each in timings) for name in ("prepare_s", "queue_s", "run_s"))
-        backend = self.host.model(self.principal, self._model).backend if self._model else ""
-        common = {
-            "x-compute-type": backend or "modelport",
-            "x-compute-characters": str(self.characters),
+        common = self.begun(self._model) | {
             "x-total-time": _ms(total),
             "x-queue-time": _ms(queue),
             "x-inference-time": _ms(run),

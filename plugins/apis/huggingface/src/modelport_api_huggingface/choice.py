@@ -9,12 +9,12 @@ from modelport.contract.host import ModelInfo
 from modelport_api_huggingface.answer import Call, root_model
 from modelport_api_huggingface.errors import MODEL_KEY
 
-__all__ = ["ENCODING", "GENERATING", "first_of", "generates", "root_of", "task_of"]
+__all__ = ["ENCODING", "GENERATING", "encodes", "first_of", "generates", "known", "root_of", "task_of"]
 
 GENERATING = ("text-generation", "image-text-to-text")
 """Tasks that TGI does."""
 
-ENCODING = ("feature-extraction", "text-ranking", "text-classification", "token-embedding", "sparse-embedding")
+ENCODING = ("feature-extraction", "text-ranking", "text-classification")
 """Tasks that TEI does."""
 
 
@@ -72,8 +72,13 @@ def first_of(info: ModelInfo, tasks: Sequence[str]) -> str | None:
 
 
 def generates(info: ModelInfo) -> bool:
-    """Whether the model's routes are TGI's; else they are TEI's."""
+    """Whether the model is asked as TGI is."""
     return first_of(info, GENERATING) is not None
+
+
+def encodes(info: ModelInfo) -> bool:
+    """Whether the model is asked as TEI is."""
+    return not generates(info) and first_of(info, ENCODING) is not None
 
 
 def task_of(info: ModelInfo, tasks: Sequence[str]) -> str:

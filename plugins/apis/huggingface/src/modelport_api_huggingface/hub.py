@@ -9,15 +9,16 @@ from litestar import Response, get, post
 
 from modelport.contract.api import convert_fields, model_id, model_route
 from modelport.contract.errors import InvalidRequest, WrongTask
+from modelport.contract.host import ModelInfo
 from modelport_api_huggingface import tei, tgi
 from modelport_api_huggingface.answer import AnyRequest, Call, HostDependency, json_answer
-from modelport_api_huggingface.choice import generates, known
+from modelport_api_huggingface.choice import encodes, generates, known
 from modelport_api_huggingface.generation import GenerateBody
 from modelport_api_huggingface.payload import Payload, read_payload
 from modelport_api_huggingface.requests import fits, request_of
 from modelport_api_huggingface.results import answer_result
 
-__all__ = ["HANDLERS", "answer_task"]
+__all__ = ["HANDLERS", "answer_task", "info_of"]
 
 _SIMILARITY = "sentence-similarity"
 """A task of the Hub that is no task here: it is asked of models that embed."""
@@ -72,9 +73,7 @@ async def answer_task(
         raise WrongTask(f"The model '{name}' does not do '{task_name}'. It does: {', '.join(info.tasks)}.", param="task")
     if not offered:
         raise WrongTask(f"The model '{name}' does none of {', '.join(among)}. It does: {', '.join(info.tasks)}.", param="task")
-    chosen = task_name or next(
-        (each for each in offered if tgi.writes_text(tasks[each]) or fits(tasks[each], payload)), offered[0]
-    )
+    chosen = task_name or next((each for each in offered if fits(tasks[each], payload)), offered[0])
     task = tasks[chosen]
     if tgi.writes_text(task):
         if payload.is_file:
@@ -107,7 +106,14 @@ async def model_info(request: AnyRequest, host: HostDependency) -> Response[byte
     """As TGI or TEI would tell it, by what the model does."""
     call = Call(request, host)
     info = await known(call, model_id(**request.path_params))
-    return json_answer(tgi.info_of(info) if generates(info) else tei.info_of(info))
+    return json_answer(info_of(info))
+
+
+def info_of(info: ModelInfo) -> dict[str, Any]:
+    """What is known of a model, in the form of the server that it is asked as."""
+    if generates(info):
+        return tgi.info_of(info)
+    return tei.info_of(info) if encodes(info) else {"model_id": info.id, "model_pipeline_tag": next(iter(info.tasks), None)}
 
 
 @get(model_route("/models", "/health"), summary="Whether a model can be asked", tags=["hub"])

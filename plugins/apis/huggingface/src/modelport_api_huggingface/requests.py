@@ -9,13 +9,14 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
 from modelport.contract.api import convert_fields
 from modelport.contract.errors import InvalidRequest
 from modelport.contract.task import Media, Task
+from modelport.tasks.text import GenerationRequest
 from modelport_api_huggingface.payload import Payload
 
 __all__ = ["fits", "request_of"]
@@ -37,13 +38,26 @@ _GENERATE = ("generate_parameters", "generation_parameters", "generate_kwargs")
 def fits(task: AnyTask, payload: Payload) -> bool:
     """Whether a body has what the task needs, and nothing that it does not know."""
     kind = task.request
+    if kind is GenerationRequest:  # asked as TGI is
+        return isinstance(payload.inputs, str) and not payload.beside
     fields = _fields_of(task, payload)
-    known = set(kind.__struct_encode_fields__)
-    needed = {field.encode_name for field in msgspec.structs.fields(kind) if field.required}
-    if not needed <= fields.keys() <= known:
+    of_kind = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    needed = {name for name, field in of_kind.items() if field.required}
+    if not needed <= fields.keys() <= of_kind.keys():
+        return False
+    if any(isinstance(value, dict) and not _takes_object(of_kind[name].type, value) for name, value in fields.items()):
         return False
     files = {name for name, value in fields.items() if isinstance(value, Media)}
-    return not payload.is_file or bool(files & _media_fields(kind).keys())
+    return not payload.is_file or bool(files & _media_fields(task).keys())
+
+
+def _takes_object(kind: Any, value: Fields) -> bool:
+    """Whether a field of that type may be such an object."""
+    if kind is Media:
+        return value.keys() <= set(Media.__struct_encode_fields__)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return value.keys() <= set(kind.__struct_encode_fields__)
+    return kind in (Any, dict) or get_origin(kind) is dict or any(_takes_object(part, value) for part in get_args(kind))
 
 
 def request_of(task: AnyTask, payload: Payload) -> Any:
@@ -57,7 +71,7 @@ def request_of(task: AnyTask, payload: Payload) -> Any:
     known = kind.__struct_encode_fields__
     if unknown := next((name for name in fields if name not in known), None):
         raise InvalidRequest(f"Unknown field '{unknown}'. The task '{task.name}' takes: {', '.join(known)}.", param=unknown)
-    holding = _media_fields(kind)
+    holding = _media_fields(task)
     for name, value in fields.items():
         if name in holding:
             several = holding[name] and isinstance(value, list)
@@ -80,8 +94,9 @@ def _fields_of(task: AnyTask, payload: Payload) -> Fields:
         fields |= {} if inputs is None else {"inputs": inputs}
     elif isinstance(inputs, dict):
         fields = {**inputs, **fields}
-    elif missing := [name for name in _media_fields(task.request) if name not in fields]:
-        fields[missing[0]] = inputs  # a question about a file: the file is sent as the inputs too
+    else:  # a question about a file: the file is sent as the inputs, or as the inputs too
+        file = next(iter(_media_fields(task)), "inputs")
+        fields.setdefault(file, inputs)
     adapt = _ADAPTERS.get(task.name)
     return adapt(fields) if adapt else fields
 
@@ -133,17 +148,18 @@ _ADAPTERS: Mapping[str, Callable[[Fields], Fields]] = {
 
 
 @lru_cache(maxsize=512)
-def _media_fields(kind: Any) -> Mapping[str, bool]:
-    """The fields that hold files, and whether they hold several."""
-    found = {}
-    for field in msgspec.structs.fields(kind):
-        if _holds(field.type):
-            found[field.encode_name] = field.type is not Media and any(get_args(part) for part in (field.type,))
-    return found
+def _media_fields(task: AnyTask) -> Mapping[str, bool]:
+    """The fields of a task's request that hold files, and whether each holds several."""
+    fields = msgspec.structs.fields(task.request)
+    return {field.encode_name: _holds_list(field.type) for field in fields if _holds(field.type)}
 
 
 def _holds(kind: Any) -> bool:
     return kind is Media or any(_holds(part) for part in get_args(kind))
+
+
+def _holds_list(kind: Any) -> bool:
+    return get_origin(kind) is list or any(_holds_list(part) for part in get_args(kind))
 
 
 def _media(value: Any, name: str) -> Any:

@@ -12,7 +12,7 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from modelport.contract.api import convert_fields, decode_body
-from modelport.contract.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter, WrongTask
+from modelport.contract.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter
 from modelport.contract.host import ModelInfo
 from modelport.tasks.text import (
     MOST_DOCUMENTS,
@@ -26,7 +26,7 @@ from modelport.tasks.text import (
 )
 from modelport.tasks.tokenization import DetokenizationRequest, TokenizationRequest, TokenizationResult
 from modelport_api_huggingface.answer import AnyRequest, Call, HostDependency, json_answer, plain
-from modelport_api_huggingface.choice import root_of
+from modelport_api_huggingface.choice import ENCODING, root_of
 from modelport_api_huggingface.errors import Empty, speaking
 
 __all__ = ["HANDLERS", "answer_own", "info_of", "similarities", "tokenize"]
@@ -334,20 +334,14 @@ async def decode(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 
 
 async def answer_own(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
-    """The answer of an encoder to its own task: TEI's POST /.
-
-    Raises:
-        WrongTask: TEI has no such task.
-    """
-    match next((task for task in info.tasks if task in ("feature-extraction", "text-ranking", "text-classification")), ""):
-        case "feature-extraction":
-            return await _embed(call, info.id, decode_body(text, EmbedBody))
+    """The answer of an encoder to its own task: TEI's POST /."""
+    match next(task for task in info.tasks if task in ENCODING):
         case "text-ranking":
             return await _rerank(call, info.id, decode_body(text, RerankBody))
         case "text-classification":
             return await _predict(call, info.id, decode_body(text, PredictBody))
         case _:
-            raise WrongTask(f"'{info.id}' does {', '.join(info.tasks)}; ask it at /models/{info.id}.")
+            return await _embed(call, info.id, decode_body(text, EmbedBody))
 
 
 def info_of(info: ModelInfo) -> dict[str, Any]:

@@ -305,3 +305,36 @@ def test_images(server, client):
     assert client("/models/org%2Fvit").image_classification(picture, top_k=1)[0].label == found[0].label
     body = {"model": "org/vit", "inputs": base64.b64encode(picture).decode()}
     assert json.loads(server.client.post("/v1/classify", json=body).text)[0]["label"] == found[0].label
+
+
+# ------------------------------------------------------------------------------------------------------------- real models
+
+
+@pytest.fixture
+def hub(real: Server) -> Iterator[InferenceClient]:
+    set_client_factory(httpx.Client)
+    with InferenceClient(provider="hf-inference") as made:
+        yield made
+    set_client_factory(default_client_factory)
+
+
+@pytest.mark.real
+def test_a_real_model_continues_texts_and_conversations(real, hub):
+    model = f"{real.url}/models/smollm2"
+    assert "Paris" in hub.text_generation("The capital of France is", model=model, max_new_tokens=8)
+    found = hub.text_generation("The capital of France is", model=model, max_new_tokens=8, details=True)
+    pieces = list(hub.text_generation("The capital of France is", model=model, max_new_tokens=8, stream=True))
+    assert "".join(pieces) == found.generated_text
+    assert [token.text for token in found.details.tokens if not token.special] == [piece for piece in pieces if piece]
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    assert "Paris" in hub.chat_completion(messages, model=model, max_tokens=16, temperature=0).choices[0].message.content
+
+
+@pytest.mark.real
+def test_a_real_model_tells_like_from_unlike(real, hub):
+    like, unlike = hub.sentence_similarity(
+        "A man is eating food.",
+        other_sentences=["Someone is having a meal.", "The weather is lovely today."],
+        model=f"{real.url}/models/minilm",
+    )
+    assert like > 0.6 > 0.3 > unlike

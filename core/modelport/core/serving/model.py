@@ -67,6 +67,8 @@ class Model:
         self._clock = clock
         self._created = created
         self._on_state = on_state
+        self._labels: tuple[str, ...] = ()
+        self._pooling = ""
         self._state = "declared"
         self._reading: asyncio.Task[None] | None = None
         self._waiting = 0
@@ -129,8 +131,8 @@ class Model:
             memory_bytes=sum(deployment.memory_bytes for deployment in self.deployments.values()),
             pinned=self.settings.pin,
             error=self.error,
-            labels=_labels(card.config),
-            pooling=_pooling(self.choice),
+            labels=self._labels,
+            pooling=self._pooling,
         )
 
     # ---------------------------------------------------------------------------------------------------- reading
@@ -175,6 +177,7 @@ class Model:
         try:
             card = await self._catalog.card(self.name, self._advance)
             self.choice, self.card = self._catalog.choose(card, self.settings), card
+            self._labels, self._pooling = _labels(card.config), _pooling(self.choice)
             for task in self.choice.tasks:
                 self.deployment(task)
             self._enter("declared", "its checkpoint has been read")
@@ -276,20 +279,15 @@ def _owner(source: str) -> str:
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a checkpoint's classes by index, where its configuration names all of them."""
+    """The names of a checkpoint's classes by index, if its configuration names all of them."""
     names = config.get("id2label")
-    if not isinstance(names, Mapping):
-        return ()
-    by_index = {str(index): str(name) for index, name in names.items()}
-    return tuple(by_index[str(i)] for i in range(len(by_index))) if all(str(i) in by_index for i in range(len(by_index))) else ()
+    by_index = {str(index): str(name) for index, name in names.items()} if isinstance(names, Mapping) else {}
+    indices = [str(index) for index in range(len(by_index))]
+    return tuple(by_index[index] for index in indices) if set(indices) == by_index.keys() else ()
 
 
-def _pooling(choice: Choice | None) -> str:
+def _pooling(choice: Choice) -> str:
     """How the first program that pools does it."""
-    for program in choice.programs.values() if choice else ():
-        for entry in program.entries.values():
-            for output in getattr(entry, "outputs", ()):
-                for step in output.chain:
-                    if isinstance(step, Pool):
-                        return step.mode
-    return ""
+    entries = [entry for program in choice.programs.values() for entry in program.entries.values()]
+    steps = (step for entry in entries for output in getattr(entry, "outputs", ()) for step in output.chain)
+    return next((step.mode for step in steps if isinstance(step, Pool)), "")

@@ -64,7 +64,8 @@ async def answer_task(
         WrongTask: the model does not do that.
     """
     info = await known(call, name)
-    if task_name == _SIMILARITY or (task_name is None and _compares(payload) and "feature-extraction" in info.tasks):
+    compares = task_name is None and not among and _compares(payload) and "feature-extraction" in info.tasks
+    if task_name == _SIMILARITY or compares:
         sent = {"inputs": payload.inputs, "parameters": payload.parameters, **payload.beside}
         return json_answer(await tei.similarities(call, name, convert_fields(sent, tei.SimilarityBody)), call.headers())
     tasks = call.host.tasks()

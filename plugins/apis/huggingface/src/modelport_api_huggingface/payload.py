@@ -18,9 +18,10 @@ class Payload(msgspec.Struct, kw_only=True):
     """A request of any task.
 
     Args:
-        fields: Everything that was sent, by name: `inputs` (what is in it, if it is an object that the task has no field for),
-            every parameter, and what stood beside them.
-        is_file: Whether `inputs` is the body itself.
+        inputs: What the task is done with: text, an object, or the file that the body was.
+        parameters: How it is to be done.
+        beside: What stood beside them; for some tasks parameters, for others more inputs.
+        is_file: Whether the body was a file.
         stream: Whether events are wanted.
     """
 
@@ -36,12 +37,8 @@ class Payload(msgspec.Struct, kw_only=True):
         return {**self.parameters, **self.beside}
 
 
-async def read_payload(request: AnyRequest, *, known: tuple[str, ...] = ()) -> Payload:
+async def read_payload(request: AnyRequest) -> Payload:
     """The request's body, as its Content-Type says; without one, what begins like an object is JSON.
-
-    Args:
-        request: The HTTP request.
-        known: Fields that the route itself takes from the body.
 
     Raises:
         InvalidRequest: it is no JSON object, or has no inputs.
@@ -63,8 +60,7 @@ async def read_payload(request: AnyRequest, *, known: tuple[str, ...] = ()) -> P
     if not isinstance(stream, bool):
         raise InvalidRequest("The field 'stream' is wrong: it must be true or false.", param="stream")
     inputs = fields.pop("inputs", None)
-    beside = {name: value for name, value in fields.items() if name not in known}
-    if inputs is None and not beside:
+    if inputs is None and not fields:
         raise InvalidRequest("The field 'inputs' is required.", param="inputs")
     sent = {name: value for name, value in parameters.items() if value is not None}
-    return Payload(inputs=inputs, parameters=sent, beside=beside, stream=stream)
+    return Payload(inputs=inputs, parameters=sent, beside=fields, stream=stream)

@@ -38,34 +38,29 @@ def _pair(name: str, t: Any, text: dict[str, Any], image: dict[str, Any], projec
 
 
 def clip(t: Any) -> Made:
-    return t.CLIPModel, _pair("CLIP", t, READS, SEES), "clip.image_processing_pil_clip.CLIPImageProcessorPil", CROPPED
+    return t.CLIPModel, _pair("CLIP", t, READS, SEES), "clip.CLIP", CROPPED
 
 
 def metaclip_2(t: Any) -> Made:
-    return t.MetaClip2Model, _pair("MetaClip2", t, READS, SEES), "clip.image_processing_pil_clip.CLIPImageProcessorPil", CROPPED
+    return t.MetaClip2Model, _pair("MetaClip2", t, READS, SEES), "clip.CLIP", CROPPED
 
 
 def clipseg(t: Any) -> Made:
-    return t.CLIPSegModel, _pair("CLIPSeg", t, READS, SEES), "vit.image_processing_pil_vit.ViTImageProcessorPil", SQUARE
+    return t.CLIPSegModel, _pair("CLIPSeg", t, READS, SEES), "vit.ViT", SQUARE
 
 
 def blip(t: Any) -> Made:
     text = READS | {"encoder_hidden_size": 32, "sep_token_id": 3}
-    return t.BlipModel, _pair("Blip", t, text, SEES), "blip.image_processing_blip.BlipImageProcessorPil", SQUARE
+    return t.BlipModel, _pair("Blip", t, text, SEES), "blip.Blip", SQUARE
 
 
 def altclip(t: Any) -> Made:
     text = READS | {"project_dim": 24, "pad_token_id": 0, "type_vocab_size": 1}
-    return t.AltCLIPModel, _pair("AltCLIP", t, text, SEES), "clip.image_processing_pil_clip.CLIPImageProcessorPil", CROPPED
+    return t.AltCLIPModel, _pair("AltCLIP", t, text, SEES), "clip.CLIP", CROPPED
 
 
 def chinese_clip(t: Any) -> Made:
-    return (
-        t.ChineseCLIPModel,
-        _pair("ChineseCLIP", t, READS, SEES),
-        "chinese_clip.image_processing_chinese_pil_clip.ChineseCLIPImageProcessorPil",
-        CROPPED,
-    )
+    return t.ChineseCLIPModel, _pair("ChineseCLIP", t, READS, SEES), "chinese_clip.ChineseCLIP", CROPPED
 
 
 def align(t: Any) -> Made:
@@ -75,23 +70,18 @@ def align(t: Any) -> Made:
         "expand_ratios": [1, 6, 6],
     }  # fmt: skip
     config = t.AlignConfig(text_config=READS, vision_config=image, projection_dim=16)
-    return t.AlignModel, config, "efficientnet.image_processing_pil_efficientnet.EfficientNetImageProcessorPil", SQUARE
+    return t.AlignModel, config, "efficientnet.EfficientNet", SQUARE
 
 
 def siglip(t: Any) -> Made:
     config = t.SiglipConfig(text_config=READS | {"projection_size": 32}, vision_config=SEES)
-    return t.SiglipModel, config, "siglip.image_processing_pil_siglip.SiglipImageProcessorPil", SQUARE
+    return t.SiglipModel, config, "siglip.Siglip", SQUARE
 
 
 def siglip2(t: Any) -> Made:
     image = LAYERS | {"num_patches": 16, "patch_size": 8}
     config = t.Siglip2Config(text_config=READS | {"projection_size": 32}, vision_config=image)
-    return (
-        t.Siglip2Model,
-        config,
-        "siglip2.image_processing_pil_siglip2.Siglip2ImageProcessorPil",
-        {"patch_size": 8, "max_num_patches": 24},
-    )
+    return t.Siglip2Model, config, "siglip2.Siglip2", {"patch_size": 8, "max_num_patches": 24}
 
 
 def blip_2(t: Any) -> Made:
@@ -100,25 +90,15 @@ def blip_2(t: Any) -> Made:
         vision_config=SEES, qformer_config=former, text_config={"model_type": "opt"}, num_query_tokens=4,
         image_text_hidden_size=16, image_token_index=None,
     )  # fmt: skip
-    return t.Blip2ForImageTextRetrieval, config, "blip.image_processing_blip.BlipImageProcessorPil", SQUARE
+    return t.Blip2ForImageTextRetrieval, config, "blip.Blip", SQUARE
 
 
 def owlvit(t: Any) -> Made:
-    return (
-        t.OwlViTForObjectDetection,
-        _pair("OwlViT", t, READS, SEES, 32),
-        "owlvit.image_processing_pil_owlvit.OwlViTImageProcessorPil",
-        SQUARE,
-    )
+    return t.OwlViTForObjectDetection, _pair("OwlViT", t, READS, SEES, 32), "owlvit.OwlViT", SQUARE
 
 
 def owlv2(t: Any) -> Made:
-    return (
-        t.Owlv2ForObjectDetection,
-        _pair("Owlv2", t, READS, SEES, 32),
-        "owlv2.image_processing_pil_owlv2.Owlv2ImageProcessorPil",
-        SQUARE,
-    )
+    return t.Owlv2ForObjectDetection, _pair("Owlv2", t, READS, SEES, 32), "owlv2.Owlv2", SQUARE
 
 
 def _grounding(t: Any) -> dict[str, Any]:
@@ -136,34 +116,19 @@ def _grounding(t: Any) -> dict[str, Any]:
 def grounding_dino(t: Any) -> Made:
     size = {"size": {"shortest_edge": 64, "longest_edge": 96}}
     config = t.GroundingDinoConfig(**_grounding(t))
-    return (
-        t.GroundingDinoForObjectDetection,
-        config,
-        "grounding_dino.image_processing_pil_grounding_dino.GroundingDinoImageProcessorPil",
-        size,
-    )
+    return t.GroundingDinoForObjectDetection, config, "grounding_dino.GroundingDino", size
 
 
 def mm_grounding_dino(t: Any) -> Made:
     size = {"size": {"shortest_edge": 64, "longest_edge": 96}}
     config = t.MMGroundingDinoConfig(**_grounding(t))
-    return (
-        t.MMGroundingDinoForObjectDetection,
-        config,
-        "grounding_dino.image_processing_pil_grounding_dino.GroundingDinoImageProcessorPil",
-        size,
-    )
+    return t.MMGroundingDinoForObjectDetection, config, "grounding_dino.GroundingDino", size
 
 
 def vilt(t: Any) -> Made:
     names = {0: "yes", 1: "no", 2: "2", 3: "a cat"}
     config = t.ViltConfig(**READS, image_size=32, patch_size=8, id2label=names, label2id={v: k for k, v in names.items()})
-    return (
-        t.ViltForQuestionAnswering,
-        config,
-        "vilt.image_processing_pil_vilt.ViltImageProcessorPil",
-        {"size": {"shortest_edge": 32}, "size_divisor": 8},
-    )
+    return t.ViltForQuestionAnswering, config, "vilt.Vilt", {"size": {"shortest_edge": 32}, "size_divisor": 8}
 
 
 def layoutlm(t: Any) -> Made:
@@ -171,21 +136,9 @@ def layoutlm(t: Any) -> Made:
 
 
 def layoutlmv3(t: Any) -> Made:
-    config = t.LayoutLMv3Config(
-        **READS,
-        input_size=32,
-        patch_size=8,
-        coordinate_size=6,
-        shape_size=4,
-        type_vocab_size=1,
-        has_relative_attention_bias=False,
-    )
-    return (
-        t.LayoutLMv3ForQuestionAnswering,
-        config,
-        "layoutlmv3.image_processing_pil_layoutlmv3.LayoutLMv3ImageProcessorPil",
-        SQUARE,
-    )
+    reads = READS | {"max_position_embeddings": 33}  # one is the padding's
+    config = t.LayoutLMv3Config(**reads, input_size=32, patch_size=8, coordinate_size=6, shape_size=4, type_vocab_size=1)
+    return t.LayoutLMv3ForQuestionAnswering, config, "layoutlmv3.LayoutLMv3", SQUARE
 
 
 MAKERS = {
@@ -210,7 +163,7 @@ def write(folder: Path, kind: str) -> Path:
             if parameter.dim() > 1:
                 # Convolutions in a row must neither drown the image in their biases nor blow it up.
                 few = parameter[0].numel() ** -0.5 * 1.5
-                torch.nn.init.normal_(parameter, std=few if parameter.dim() == 4 else 0.1)
+                torch.nn.init.normal_(parameter, std=few if parameter.dim() == 4 else 0.2)
             elif name not in ("logit_scale", "temperature"):
                 parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
@@ -231,8 +184,10 @@ def processor_class(kind: str) -> Any:
     """transformers' image processor of a kind, on Pillow."""
     import transformers
 
-    module, _, name = MAKERS[kind](transformers)[2].rpartition(".")
-    return getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    module, _, name = MAKERS[kind](transformers)[2].partition(".")
+    file = {"blip": "blip", "chinese_clip": "chinese_pil_clip"}.get(module, f"pil_{module}")
+    found = importlib.import_module(f"transformers.models.{module}.image_processing_{file}")
+    return getattr(found, f"{name}ImageProcessorPil")
 
 
 def write_pieces(folder: Path) -> None:

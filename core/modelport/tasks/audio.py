@@ -7,15 +7,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from modelport.contract.errors import InvalidRequest
 from modelport.contract.task import Media, Task
+from modelport.tasks.labels import refuse_labels
 from modelport.tasks.text2text import GenerateParameters
 from modelport.tasks.vision import LabelsResult
 
 __all__ = [
     "AUDIO_CLASSIFICATION",
     "AUTOMATIC_SPEECH_RECOGNITION",
-    "MOST_LABELS",
     "ZERO_SHOT_AUDIO_CLASSIFICATION",
     "AudioClassificationRequest",
     "TimedText",
@@ -27,9 +26,6 @@ __all__ = [
     "join_transcription",
     "merge_transcription",
 ]
-
-MOST_LABELS = 256
-"""Most candidate labels of one request."""
 
 # -------------------------------------------------------------------------------------- automatic-speech-recognition
 
@@ -176,7 +172,7 @@ class ZeroShotAudioRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
     Args:
         inputs: The sound, as bytes or a data URL.
-        candidate_labels: The labels, at most 256.
+        candidate_labels: The labels, from 1 to 1000.
         hypothesis_template: A sentence whose `{}` each label replaces.
     """
 
@@ -185,15 +181,7 @@ class ZeroShotAudioRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     hypothesis_template: str = "This is a sound of {}."
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.candidate_labels) <= MOST_LABELS:
-            raise InvalidRequest(
-                f"candidate_labels has {len(self.candidate_labels)} entries, and a request holds 1 to {MOST_LABELS}.",
-                param="candidate_labels",
-            )
-        if "{}" not in self.hypothesis_template:
-            raise InvalidRequest(
-                "hypothesis_template has no {}, which each label replaces; write one into it.", param="hypothesis_template"
-            )
+        refuse_labels(self.candidate_labels, self.hypothesis_template)
 
 
 ZERO_SHOT_AUDIO_CLASSIFICATION: Task[ZeroShotAudioRequest, LabelsResult, Any] = Task(

@@ -198,7 +198,8 @@ class ImageFeaturesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 
 class ImageFeaturesResult(msgspec.Struct, kw_only=True):
-    """The model's last hidden state, float32: (tokens, width), or (channels, rows, columns) of a convolutional model."""
+    """float32: the model's last hidden state, (tokens, width), or (channels, rows, columns) of a convolutional model; (width,) of
+    one that embeds texts beside images."""
 
     features: np.ndarray
 

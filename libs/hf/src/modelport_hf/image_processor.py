@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from modelport.contract.card import ModelCard
 from modelport.contract.errors import ConfigurationError
 from modelport_hf.folder import read_json
 
-__all__ = ["image_settings", "load_image_processor"]
+__all__ = ["fixed_size", "image_settings", "load_image_processor"]
 
 
 def image_settings(folder: Path) -> dict[str, Any]:
@@ -25,6 +27,24 @@ def image_settings(folder: Path) -> dict[str, Any]:
     if not isinstance(own, dict) or "sampling_rate" in own:
         return {}
     return own if not {"image_processor_type", "image_mean", "size", "do_resize"}.isdisjoint(own) else {}
+
+
+def fixed_size(card: ModelCard) -> tuple[int, int] | None:
+    """(height, width) that the checkpoint's processor makes of every image, or None if that depends on the image."""
+    try:
+        own = image_settings(Path(card.path)) if card.path else {}
+    except ConfigurationError:
+        return None  # the session will say what is wrong with the file
+    if own.get("do_center_crop") is True:
+        return _sides(own.get("crop_size"))
+    if own.get("do_resize") is True and not own.get("keep_aspect_ratio") and not own.get("do_pad"):
+        return _sides(own.get("size"))
+    return None
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -53,7 +73,8 @@ def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> An
 
 def _pillow_class(folder: Path) -> Any:
     """The class on Pillow of the processor that the checkpoint names, or None. It is imported from the file that defines it: a
-    few are hidden by their package where torchvision is missing, though they do not need it."""
+    few are hidden by their package where torchvision is missing, though they do not need it, and a few are in files of other
+    names than most."""
     from transformers.models.auto.configuration_auto import model_type_to_module_name
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
@@ -71,11 +92,13 @@ def _pillow_class(folder: Path) -> Any:
         wanted = {IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")}
     for model_type, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items():
         if (name := classes.get("pil")) in wanted:
-            module = model_type_to_module_name(model_type)
-            with suppress(ImportError):
-                found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-                if hasattr(found, name):
-                    return getattr(found, name)
+            package = importlib.import_module(f"transformers.models.{model_type_to_module_name(model_type)}")
+            files = [file.name for file in pkgutil.iter_modules(package.__path__) if file.name.startswith("image_processing")]
+            for file in sorted(files, key=lambda name: "_pil_" not in name):
+                with suppress(ImportError):
+                    found = importlib.import_module(f"{package.__name__}.{file}")
+                    if hasattr(found, name):
+                        return getattr(found, name)
     return None
 
 

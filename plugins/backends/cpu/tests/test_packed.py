@@ -31,6 +31,15 @@ class ReachesInside(Plain):
         return {"y": torch.nn.functional.linear(x, self.inner[0].weight)}
 
 
+class AddsInside(Plain):
+    """Adds a layer's weight in place, as LayoutLMv3 does with its biases of positions."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.inner(x)
+        y += self.inner[2].weight.t()[:1, :] * 1e-3
+        return {"y": y}
+
+
 def context(kind: type[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **rest: Any) -> LoadContext:
     def make(folder: Path) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -65,8 +74,11 @@ def test_packed_layers_answer_as_plain_ones(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_model_that_needs_its_weights_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packing = context(ReachesInside, tmp_path, monkeypatch)
+@pytest.mark.parametrize("kind", [ReachesInside, AddsInside])
+def test_model_that_needs_its_weights_is_left_as_it_was(
+    kind: type[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing = context(kind, tmp_path, monkeypatch)
     tried, fact = answers(packing)
     plain, _ = answers(msgspec.structs.replace(packing, options={"packed": False}))
     assert fact.startswith("torch (oneDNN, packed (2 layers) was tried: ")
@@ -80,6 +92,13 @@ def test_packed_product_is_the_product(rows: int, dtype: torch.dtype) -> None:
     x = torch.randn(2, rows, 40, dtype=dtype)
     with torch.inference_mode():
         torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-2)
+
+
+def test_a_packed_layer_tells_its_type_and_shape_and_keeps_its_values() -> None:
+    weight = PackedLinear(torch.nn.Linear(4, 6)).weight
+    assert (weight.dtype, weight.shape, weight.size(0), weight.dim()) == (torch.float32, (6, 4), 6, 2)
+    with pytest.raises(TypeError, match="values are packed"):
+        weight.t()
 
 
 def test_layers_of_other_kinds_are_left_alone() -> None:

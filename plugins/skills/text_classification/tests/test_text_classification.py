@@ -243,14 +243,15 @@ def test_a_model_of_inference_serves_both_tasks_and_its_hub_tag_decides_which_is
     ("fields", "why"),
     [
         ({"candidate_labels": []}, "at least one label"),
-        ({"candidate_labels": ["a", ""]}, "none may be empty"),
+        ({"candidate_labels": ["a", ""]}, "label is empty"),
         ({"candidate_labels": ["a"], "hypothesis_template": "it is so"}, "where the label would go"),
-        ({"candidate_labels": ["a"] * 2049}, "2049 pairs"),
+        ({"candidate_labels": ["a"] * 1001}, "at most 1000"),
+        ({"inputs": ["x"] * 3, "candidate_labels": ["a"] * 1000}, "3000 pairs"),
     ],
 )
 def test_labels_that_say_nothing_are_refused(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
-        ZeroShotRequest(inputs="the cat", **fields)
+        ZeroShotRequest(**{"inputs": "the cat"} | fields)
 
 
 def test_a_text_too_long_for_its_labels_is_refused(judge: Path) -> None:

@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         torch.manual_seed(1)
         made = {name: make(folder / name.replace("/", "-")) for name, make in MAKERS.items()}
     models = "".join(f'[models."{name}"]\nsource = "{path}"\nbackend = "cpu"\ndtype = "float32"\n' for name, path in made.items())
-    running = Server(folder, f'spare = 0\n[apis.openai]\n[apis.native]\n[apis.huggingface]\nmodel = "chat"\n{models}')
+    running = Server(folder, f'[apis.openai]\n[apis.native]\n[apis.huggingface]\nmodel = "chat"\n{models}')
     running.made = made
     set_client_factory(httpx.Client)  # the client's own refuses to call anybody where HF_HUB_OFFLINE is set
     yield running

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, TextGenerationError, ValidationError
 
-from modelport.contract import ConfigurationError, ModelFailed, ModelInfo, NotFound, Unavailable
+from modelport.contract import ConfigurationError, InputTooLong, ModelFailed, ModelInfo, NotFound, Unavailable
 from modelport.tasks import text2text, tokens, vision
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
@@ -231,6 +231,17 @@ async def test_the_client_chats_with_a_model_by_its_address(http, client):
     assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "Hello"
     refused = await http.post("/models/org/chat/v1/chat/completions", json={"messages": [], "model": "dummy"})
     assert (refused.status_code, set(refused.json()["error"])) == (400, {"message", "type", "param", "code"})
+
+
+async def test_errors_of_chat_are_those_of_openai():
+    host = fake_host()
+    host.failure = InputTooLong("70 tokens; the model takes 64.", param="messages")
+    async with served(host) as http:
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        theirs = await http.post("/v1/chat/completions", json={**body, "model": "org/chat"})
+        ours = await http.post("/models/org/chat/v1/chat/completions", json=body)
+    assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json())
+    assert ours.json()["error"]["code"] == "context_length_exceeded"
 
 
 async def test_chat_without_the_plugin_openai_says_what_to_enable():

@@ -43,8 +43,10 @@ class _Forwarded(Response[bytes]):
         super().__init__(b"")
         self._app = app
         kept = {name: value for name, value in scope.items() if name in _OF_ASGI or name.startswith("modelport.")}
-        # The headers of the original: their length is that of the original body too, which nothing behind reads.
-        self._scope = {**kept, "path": _PATH, "raw_path": _PATH.encode()}
+        # The headers stay: their length is that of the body that was sent, which nothing behind reads.
+        self._scope = {**kept, "path": _PATH, "raw_path": _PATH.encode(), "modelport.path": _PATH}
+        if (match := kept.get("modelport.match")) is not None:  # whose words errors have
+            self._scope["modelport.match"] = msgspec.structs.replace(match, owner="openai", template=_PATH)
         self._body = body
 
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,5 +1,19 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.multimodal import (
+    DOCUMENT_QUESTION_ANSWERING,
+    IMAGE_TEXT_TO_TEXT,
+    IMAGE_TO_TEXT,
+    VISUAL_QUESTION_ANSWERING,
+    DocumentAnswer,
+    DocumentAnswersResult,
+    DocumentQuestionRequest,
+    ImageToTextRequest,
+    ImageToTextResult,
+    VisualAnswer,
+    VisualAnswersResult,
+    VisualQuestionRequest,
+)
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -94,11 +108,14 @@ from modelport.tasks.zero_shot import (
 
 __all__ = [
     "DEPTH_ESTIMATION",
+    "DOCUMENT_QUESTION_ANSWERING",
     "FEATURE_EXTRACTION",
     "FILL_MASK",
     "IMAGE_CLASSIFICATION",
     "IMAGE_FEATURE_EXTRACTION",
     "IMAGE_SEGMENTATION",
+    "IMAGE_TEXT_TO_TEXT",
+    "IMAGE_TO_TEXT",
     "KEYPOINT_DETECTION",
     "MOST_DOCUMENTS",
     "MOST_FRAMES",
@@ -117,6 +134,7 @@ __all__ = [
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
+    "VISUAL_QUESTION_ANSWERING",
     "ZERO_SHOT_CLASSIFICATION",
     "AnswerSpan",
     "AnsweringRequest",
@@ -129,6 +147,9 @@ __all__ = [
     "DetectedObject",
     "DetectionRequest",
     "DetectionResult",
+    "DocumentAnswer",
+    "DocumentAnswersResult",
+    "DocumentQuestionRequest",
     "EmbeddingRequest",
     "EmbeddingResult",
     "Entity",
@@ -142,6 +163,8 @@ __all__ = [
     "ImageClassificationRequest",
     "ImageFeaturesRequest",
     "ImageFeaturesResult",
+    "ImageToTextRequest",
+    "ImageToTextResult",
     "Keypoint",
     "KeypointRequest",
     "KeypointResult",
@@ -172,6 +195,9 @@ __all__ = [
     "TranslationRequest",
     "TranslationResult",
     "VideoClassificationRequest",
+    "VisualAnswer",
+    "VisualAnswersResult",
+    "VisualQuestionRequest",
     "ZeroShotRequest",
     "ZeroShotResult",
 ]

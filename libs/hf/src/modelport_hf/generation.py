@@ -14,6 +14,7 @@ from modelport.contract import (
     InvalidRequest,
     ModelFailed,
     Run,
+    Sampling,
     Session,
     SessionContext,
     TokenLogprob,
@@ -60,7 +61,7 @@ class GenerationSession(Session):
         check(request, self.tokenizer.size)
         prompt: Prompt = await run.cpu(self.prompter, request)
         self._refuse_forced_call(request, prompt)
-        generation = run.generate("main", self._engine_request(request, prompt))
+        generation = run.generate("main", self._asked(request, prompt))
         if request.max_new_tokens == 0 and request.prompt_logprobs is None:
             text = prompt.text if request.echo else ""
             for index in range(request.n):
@@ -83,12 +84,15 @@ class GenerationSession(Session):
             if (run.stream or choice.is_finished) and (delta := choice.take(event)) is not None:
                 yield delta
 
-    def _engine_request(self, request: GenerationRequest, prompt: Prompt) -> GenerateRequest:
-        return GenerateRequest(
-            id=0,
-            inputs={"input_ids": np.array(prompt.ids, dtype=np.int64), **prompt.inputs},
-            whole=tuple(prompt.inputs),
-            params=sampling_of(request, max(prompt.max_new_tokens, 1)),
+    def engine_request(self, prompt: Prompt, params: Sampling, **more: Any) -> GenerateRequest:
+        """The generation of a prompt; `more` are further fields of it."""
+        ids = {"input_ids": np.array(prompt.ids, dtype=np.int64)} if prompt.ids else {}
+        return GenerateRequest(id=0, inputs={**ids, **prompt.inputs}, whole=tuple(prompt.inputs), params=params, **more)
+
+    def _asked(self, request: GenerationRequest, prompt: Prompt) -> GenerateRequest:
+        return self.engine_request(
+            prompt,
+            sampling_of(request, max(prompt.max_new_tokens, 1)),
             constraint=prompt.constraint,
             n=request.n,
             logprobs=request.logprobs,

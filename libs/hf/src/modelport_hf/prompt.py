@@ -72,7 +72,7 @@ class Prompter:
         if request.messages is None:
             self._refuse_chat_fields(request)
             text, ids = self._plain(request)
-            return self._fitted(request, Prompt(ids=ids, text=text, max_new_tokens=0, constraint=request.constraint))
+            return self.fitted(request, Prompt(ids=ids, text=text, max_new_tokens=0, constraint=request.constraint))
         if not request.messages:
             raise InvalidRequest("messages is empty; give at least one message.", param="messages")
         tools = request.tools if request.tools and request.tool_choice != "none" else None
@@ -90,7 +90,7 @@ class Prompter:
             thinks=constraint is None and thinks(self._templates.source(tools is not None)),
             constraint=constraint,
         )
-        return self._fitted(request, prompt)
+        return self.fitted(request, prompt)
 
     def read_part(self, part: dict[str, Any], param: str, media: list[Any]) -> dict[str, Any]:
         """A part of a message that is no text, as templates know it; what it brings is added to `media`.
@@ -195,7 +195,12 @@ class Prompter:
             functions = {choice: functions[choice]}
         return LlamaParser, tuple(functions), Constraint("json_schema", json.dumps(_one_call(functions)))
 
-    def _fitted(self, request: GenerationRequest, prompt: Prompt) -> Prompt:
+    def fitted(self, request: GenerationRequest, prompt: Prompt) -> Prompt:
+        """The prompt with room for its output.
+
+        Raises:
+            InputTooLong: if there is none, and the request does not let the prompt be cut.
+        """
         limit, wanted, ids = self._limit, request.max_new_tokens, prompt.ids
         if limit is None:
             return msgspec.structs.replace(prompt, max_new_tokens=wanted if wanted is not None else 1024)

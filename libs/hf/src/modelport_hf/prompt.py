@@ -137,7 +137,7 @@ class Prompter:
                 raise InvalidRequest(f"{name} belongs to messages; it has no meaning for a prompt.", param=name)
 
     def _turns(self, messages: list[Message], has_tools: bool, media: list[Any]) -> list[dict[str, Any]]:
-        reads_parts = bool(self._templates) and self._templates.reads_parts(has_tools)
+        reads_parts = not self._templates or self._templates.reads_parts(has_tools)
         turns = []
         for index, message in enumerate(messages):
             content: Any = message.content

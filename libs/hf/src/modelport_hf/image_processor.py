@@ -72,10 +72,11 @@ def _pillow_class(folder: Path) -> Any:
     for model_type, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items():
         if (name := classes.get("pil")) in wanted:
             module = model_type_to_module_name(model_type)
-            with suppress(ImportError):
-                found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-                if hasattr(found, name):
-                    return getattr(found, name)
+            for file in ("image_processing_pil", "image_processing"):  # transformers 5.5 has BLIP's two in each other's place
+                with suppress(ImportError):
+                    found = importlib.import_module(f"transformers.models.{module}.{file}_{module}")
+                    if hasattr(found, name):
+                        return getattr(found, name)
     return None
 
 

@@ -116,8 +116,10 @@ class ChatSession(GenerationSession):
 
     async def _write(self, run: Run, image: Media, param: str, text: str, given: GenerateParameters) -> str:
         """What the model writes after one image and a text."""
-        params = sampling_from(given, self._most)
+        params = sampling_from(given, None)
         prompt = await run.cpu(self.prompter.about, image, param, text, params.max_new_tokens)
+        if params.max_new_tokens is None:
+            params = msgspec.structs.replace(params, max_new_tokens=min(prompt.max_new_tokens, self._most))
         tokens: list[int] = []
         async for event in run.generate("main", self.engine_request(prompt, params)):
             if event.finish == "error":

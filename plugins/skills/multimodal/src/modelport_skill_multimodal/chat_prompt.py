@@ -21,6 +21,11 @@ from modelport_hf.tokenizer import Tokenizer
 __all__ = ["ImagePrompter"]
 
 
+_UNWANTED = frozenset({"labels", "decoder_attention_mask"})
+"""What some processors make beside: for training, and of ones alone, where nothing is padded, in a length that Pix2Struct's
+`generate` does not take."""
+
+
 class ImagePrompter(Prompter):
     """Makes prompts of texts and images for one model.
 
@@ -149,7 +154,7 @@ class ImagePrompter(Prompter):
                 param="messages",
             )
         made = self._process(text, media, special)
-        inputs = {name: value for name, value in made.items() if name != "labels"}
+        inputs = {name: value for name, value in made.items() if name not in _UNWANTED}
         ids = inputs.pop("input_ids", np.zeros((1, 0), np.int64))[0]
         if self._templates and self._mark_id is not None and self._mark_id not in ids:
             raise InvalidRequest("The model's chat template has no place for an image in this conversation.", param="messages")
@@ -174,6 +179,8 @@ class ImagePrompter(Prompter):
                 given["text"] = [self._mark * len(media) + text]
             elif self._mark is None or len(media) == 1:
                 given = {"images": media[0], **({"text": text} if text else {})}
+                if type(self._processor).__name__ == "GitProcessor" and text:  # it goes on after its first token, not its last
+                    given |= {"text": f"{self._processor.tokenizer.cls_token}{text}", "add_special_tokens": False}
         elif not special:
             given["add_special_tokens"] = False
         try:

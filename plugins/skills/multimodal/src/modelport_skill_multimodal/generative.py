@@ -34,9 +34,9 @@ def _tasks(card: ModelCard) -> tuple[str, ...]:
 
 def _knows_questions(card: ModelCard) -> bool:
     """Whether a reader of pages was taught questions: Donut's mark of them is among the tokens that were added for it."""
-    names = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+    names = ("added_tokens.json", "tokenizer_config.json", "tokenizer.json")
     files = [Path(card.path, name) for name in names if card.path and name in card.files]
-    return any("<s_docvqa>" in file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return any(b"<s_docvqa>" in file.read_bytes() for file in files)
 
 
 def _sees(card: ModelCard) -> bool:

@@ -112,7 +112,7 @@ def test_a_model_without_a_template_takes_one_message_of_an_image_and_a_text(
     assert all(isinstance(error, InvalidRequest) for error in (alone, none, completion))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.text("abc de?", min_size=1, max_size=12), st.lists(st.sampled_from(range(4)), max_size=2)),
@@ -126,8 +126,12 @@ def test_conversations_do_not_change_each_other(
 ) -> None:
     folder = checkpoint(kind).folder
     requests = [question(text, *(draw(seed, *SIZES[seed]) for seed in seeds), count=5) for text, seeds in asked]
-    together = ask(folder, "text-generation", requests)
-    alone = ask(folder, "text-generation", requests, together=False)
+
+    async def scenario(served: Any) -> tuple[list[Any], list[Any]]:
+        together = await asyncio.gather(*(served.ask("text-generation", request) for request in requests))
+        return together, [await served.ask("text-generation", request) for request in requests]
+
+    together, alone = Server(folder)._serve(folder.parent, scenario)
     assert together == alone
 
 
@@ -245,9 +249,7 @@ def test_a_template_that_has_no_place_for_an_image_is_told_apart(
     assert "has places for 0 images in this conversation, and it holds 1" in str(error)
 
 
-def test_images_beyond_the_engines_reach_name_the_parameter(
-    checkpoint: Callable[[str], Any], draw: Callable[..., bytes]
-) -> None:
+def test_images_beyond_the_engines_reach_name_the_parameter(checkpoint: Callable[[str], Any], draw: Callable[..., bytes]) -> None:
     (error,) = ask(checkpoint("llava").folder, "text-generation", [message(image_part(draw(0)))], together=False)
     assert not isinstance(error, Exception)
     request = message(image_part(draw(0)))

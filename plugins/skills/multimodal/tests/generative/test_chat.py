@@ -9,50 +9,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from modelport.contract import InvalidRequest, Media, ModelCard
+from modelport.contract import InvalidRequest, Media
 from modelport.tasks.multimodal import ImageToTextRequest, VisualQuestionRequest
 from modelport.tasks.text import GenerationRequest, Message
 from modelport.tasks.text2text import GenerateParameters
-from modelport.testing.backend import card_of
-from modelport.testing.skill import SkillSuite
-from modelport_backend_cpu.backend import CpuBackend
-from modelport_skill_multimodal import Multimodal
+
+from .conftest import Server, ask, draw, picture
 
 SIZES = ((61, 47), (40, 70), (61, 47), (90, 30))
 CHAT = ("llava", "llava_next", "qwen2_vl", "idefics2", "idefics3", "smolvlm", "gemma3", "internvl", "mllama", "mistral3",
         "aya_vision")  # fmt: skip
 
 
-class Server(SkillSuite):
-    """The real worker on the cpu backend, for tests below; collected by nobody."""
-
-    __test__ = False
-    skill = Multimodal()
-    backend = CpuBackend()
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def card(self, folder: Path) -> ModelCard:
-        has_template = (self.folder / "chat_template.jinja").exists()
-        return msgspec.structs.replace(card_of(self.folder), has_chat_template=has_template, context_length=1024)
-
-
-def ask(folder: Path, task: str, requests: Sequence[Any], *, together: bool = True) -> list[Any]:
-    """Answers, or errors, of requests that the worker of `folder` gets at once, or one after another."""
-
-    async def scenario(served: Any) -> list[Any]:
-        if together:
-            return await asyncio.gather(*(served.ask(task, request) for request in requests), return_exceptions=True)
-        return [(await asyncio.gather(served.ask(task, request), return_exceptions=True))[0] for request in requests]
-
-    return Server(folder)._serve(folder.parent, scenario)
+def ask_all(folder: Path, task: str, requests: Sequence[Any], *, together: bool = True) -> list[Any]:
+    return ask(folder, [(task, request) for request in requests], together=together)
 
 
 def question(text: str, *images: bytes, count: int = 8, **options: Any) -> GenerationRequest:
@@ -60,10 +35,6 @@ def question(text: str, *images: bytes, count: int = 8, **options: Any) -> Gener
     return GenerationRequest(
         messages=[Message(role="user", content=parts)], max_new_tokens=count, do_sample=False, logprobs=None, **options
     )
-
-
-def picture(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def expected(checkpoint: Any, text: str, images: Sequence[bytes]) -> str:
@@ -76,32 +47,30 @@ def expected(checkpoint: Any, text: str, images: Sequence[bytes]) -> str:
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__")  # transformers' own, of InternVL's processor
 @pytest.mark.parametrize("kind", CHAT)
-def test_a_conversation_says_what_generate_says(kind: str, checkpoint: Callable[[str], Any], draw: Callable[..., bytes]) -> None:
+def test_a_conversation_says_what_generate_says(kind: str, checkpoint: Callable[[str], Any]) -> None:
     """Images of different sizes beside each other, two in one message, and a turn without any."""
     made = checkpoint(kind)
     images = [draw(seed, *size) for seed, size in enumerate(SIZES)]
     asked = [("what", [image]) for image in images] + [("which", images[:2]), ("hello", []), ("and what is this", [])]
 
-    answers = ask(made.folder, "image-text-to-text", [question(text, *shown) for text, shown in asked])
+    answers = ask_all(made.folder, "image-text-to-text", [question(text, *shown) for text, shown in asked])
 
     found = [answer if isinstance(answer, Exception) else answer.choices[0].text for answer in answers]
     assert found == [expected(made, text, shown) for text, shown in asked]
     assert len(set(found[: len(images)])) > 1, "a model that sees nothing proves nothing"
 
 
-def test_a_model_without_a_template_takes_one_message_of_an_image_and_a_text(
-    checkpoint: Callable[[str], Any], draw: Callable[..., bytes]
-) -> None:
+def test_a_model_without_a_template_takes_one_message_of_an_image_and_a_text(checkpoint: Callable[[str], Any]) -> None:
     made = checkpoint("paligemma")
     images = [draw(seed, *size) for seed, size in enumerate(SIZES)]
 
-    answers = ask(made.folder, "image-text-to-text", [question("what", image) for image in images])
+    answers = ask_all(made.folder, "image-text-to-text", [question("what", image) for image in images])
 
     inputs = [made.inputs("<image>what", [picture(image)]) for image in images]
     assert [answer.choices[0].text for answer in answers] == [made.text(made.generate(each)) for each in inputs]
     assert len({answer.choices[0].text for answer in answers}) > 1
     several = [Message(role="system", content="be kind"), Message(role="user", content="what")]
-    alone, none, completion = ask(
+    alone, none, completion = ask_all(
         made.folder,
         "text-generation",
         [GenerationRequest(messages=several), question("what"), GenerationRequest(prompt="what")],
@@ -122,7 +91,7 @@ def test_a_model_without_a_template_takes_one_message_of_an_image_and_a_text(
 )
 @pytest.mark.parametrize("kind", ["qwen2_vl", "smolvlm"])
 def test_conversations_do_not_change_each_other(
-    kind: str, checkpoint: Callable[[str], Any], draw: Callable[..., bytes], asked: list[tuple[str, list[int]]]
+    kind: str, checkpoint: Callable[[str], Any], asked: list[tuple[str, list[int]]]
 ) -> None:
     folder = checkpoint(kind).folder
     requests = [question(text, *(draw(seed, *SIZES[seed]) for seed in seeds), count=5) for text, seeds in asked]
@@ -135,7 +104,7 @@ def test_conversations_do_not_change_each_other(
     assert together == alone
 
 
-def test_a_stream_adds_up_and_ends_at_a_stop_string(checkpoint: Callable[[str], Any], draw: Callable[..., bytes]) -> None:
+def test_a_stream_adds_up_and_ends_at_a_stop_string(checkpoint: Callable[[str], Any]) -> None:
     made = checkpoint("llava")
     whole = expected(made, "what", [draw(1)])
     stop = whole[3:5]
@@ -151,10 +120,10 @@ def test_a_stream_adds_up_and_ends_at_a_stop_string(checkpoint: Callable[[str], 
     assert len(deltas) > 1
 
 
-def test_sampling_with_a_seed_repeats_itself(checkpoint: Callable[[str], Any], draw: Callable[..., bytes]) -> None:
+def test_sampling_with_a_seed_repeats_itself(checkpoint: Callable[[str], Any]) -> None:
     options: dict[str, Any] = {"temperature": 3.0, "seed": 7, "n": 2}
     request = GenerationRequest(**{**_fields(question("what", draw(1))), "do_sample": True, **options})
-    first, second = ask(checkpoint("llava").folder, "text-generation", [request, request])
+    first, second = ask_all(checkpoint("llava").folder, "text-generation", [request, request])
     assert first == second
     assert first.choices[0].text != first.choices[1].text
 
@@ -163,15 +132,15 @@ def _fields(request: GenerationRequest) -> dict[str, Any]:
     return {name: getattr(request, name) for name in ("messages", "max_new_tokens")}
 
 
-def test_a_caption_and_an_answer_are_conversations_of_one_turn(
-    checkpoint: Callable[[str], Any], draw: Callable[..., bytes]
-) -> None:
+def test_a_caption_and_an_answer_are_conversations_of_one_turn(checkpoint: Callable[[str], Any]) -> None:
     made = checkpoint("smolvlm")
     short = GenerateParameters(max_new_tokens=8)
-    (caption,) = ask(made.folder, "image-to-text", [ImageToTextRequest(inputs=Media(data=draw(2)), generate_parameters=short)])
+    (caption,) = ask_all(
+        made.folder, "image-to-text", [ImageToTextRequest(inputs=Media(data=draw(2)), generate_parameters=short)]
+    )
     assert caption.results[0].generated_text == expected(made, "Describe this image.", [draw(2)]).strip()
     asked = VisualQuestionRequest(image=Media(data=draw(2)), question="why")
-    (answer,) = ask(made.folder, "visual-question-answering", [asked])
+    (answer,) = ask_all(made.folder, "visual-question-answering", [asked])
     assert answer.results[0].answer.startswith(expected(made, "why", [draw(2)]).strip())
     assert answer.results[0].score is None
 
@@ -196,9 +165,7 @@ def huge(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-def test_what_cannot_be_taken_is_refused_and_the_worker_lives(
-    checkpoint: Callable[[str], Any], draw: Callable[..., bytes]
-) -> None:
+def test_what_cannot_be_taken_is_refused_and_the_worker_lives(checkpoint: Callable[[str], Any]) -> None:
     good = draw(0)
     flat = io.BytesIO()
     Image.new("RGB", (9000, 5000)).save(flat, "PNG")
@@ -223,7 +190,7 @@ def test_what_cannot_be_taken_is_refused_and_the_worker_lives(
     }
     requests = [request for request, _, _ in refused.values()]
 
-    *errors, tiny, last = ask(
+    *errors, tiny, last = ask_all(
         checkpoint("smolvlm").folder,
         "text-generation",
         [*requests, message(image_part(draw(0, 1, 1)), text), message(image_part(good), text)],
@@ -237,24 +204,22 @@ def test_what_cannot_be_taken_is_refused_and_the_worker_lives(
     assert tiny.choices[0].finish_reason == last.choices[0].finish_reason == "length"
 
 
-def test_a_template_that_has_no_place_for_an_image_is_told_apart(
-    checkpoint: Callable[[str], Any], draw: Callable[..., bytes], tmp_path: Path
-) -> None:
+def test_a_template_that_has_no_place_for_an_image_is_told_apart(checkpoint: Callable[[str], Any], tmp_path: Path) -> None:
     folder = tmp_path / "deaf"
     shutil.copytree(checkpoint("llava").folder, folder)
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").write_text(template.replace("<image>", ""))
-    (error,) = ask(folder, "image-text-to-text", [question("what", draw(0))])
+    (error,) = ask_all(folder, "image-text-to-text", [question("what", draw(0))])
     assert isinstance(error, InvalidRequest)
     assert "has places for 0 images in this conversation, and it holds 1" in str(error)
 
 
-def test_images_beyond_the_engines_reach_name_the_parameter(checkpoint: Callable[[str], Any], draw: Callable[..., bytes]) -> None:
-    (error,) = ask(checkpoint("llava").folder, "text-generation", [message(image_part(draw(0)))], together=False)
+def test_images_beyond_the_engines_reach_name_the_parameter(checkpoint: Callable[[str], Any]) -> None:
+    (error,) = ask_all(checkpoint("llava").folder, "text-generation", [message(image_part(draw(0)))], together=False)
     assert not isinstance(error, Exception)
     request = message(image_part(draw(0)))
     request.logit_bias = {3: 1.0}
-    (error,) = ask(checkpoint("llava").folder, "text-generation", [request])
+    (error,) = ask_all(checkpoint("llava").folder, "text-generation", [request])
     assert isinstance(error, InvalidRequest)
     assert "prompts with images" in str(error)
     assert error.param == "logit_bias"

@@ -36,8 +36,7 @@ def load_processor(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        has_own_code = any("auto_map" in (read_json(folder, name) or {}) for name in ("processor_config.json",))
-        if torchvision_loads() or has_own_code:
+        if torchvision_loads() or "auto_map" in (read_json(folder, "processor_config.json") or {}):
             return AutoProcessor.from_pretrained(str(folder), **options)
         return _assembled(_class_named(folder), folder, trust_remote_code)
     except ConfigurationError:

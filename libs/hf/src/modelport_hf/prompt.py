@@ -99,7 +99,7 @@ class Prompter:
             InvalidRequest: if the model does not take such parts.
         """
         kind = part.get("type")
-        what = "an image" if kind in ("image", "image_url") else f"of the type {kind!r}"
+        what = "an image" if kind in ("image", "image_url") else f"of the type {str(kind)[:40]!r}"
         raise InvalidRequest(
             f"The model {self._model!r} takes text only, and a part of a message is {what}. Send parts of the form"
             " {type: text, text: …}, or name a model that takes more.",

@@ -72,8 +72,8 @@ class Multimodal(Skill):
         return next((kind.programs(card) for kind in _KINDS if kind.claim(card)), {})
 
     def session(self, context: SessionContext) -> Session:
-        kind = next(kind for kind in _KINDS if kind.claim(context.card))
-        return kind.session(context)
+        session: Session = next(kind for kind in _KINDS if kind.claim(context.card)).session(context)
+        return session
 
 
 @hookimpl

@@ -97,7 +97,7 @@ class ChatSession(GenerationSession):
         return super().engine_request(prompt, params, **more)
 
     async def _describe(self, request: ImageToTextRequest, run: Run) -> AsyncGenerator[Any, None]:
-        text = _ASK_TO_DESCRIBE.get(self.context.card.model_type, _DESCRIBE if self._converses else "")
+        text = _ASK_TO_DESCRIBE.get(self.context.card.model_type, _DESCRIBE if self.prompter.converses else "")
         made = await self._write(run, request.inputs, "inputs", text, request.generate_parameters)
         yield ImageToTextResult(results=[GeneratedText(made)])
 
@@ -109,10 +109,6 @@ class ChatSession(GenerationSession):
         text = _ASK.get(self.context.card.model_type, "{}").format(request.question)
         made = await self._write(run, request.image, "image", text, GenerateParameters())
         yield VisualAnswersResult(results=[VisualAnswer(made)])
-
-    @property
-    def _converses(self) -> bool:
-        return self.context.card.has_chat_template
 
     async def _write(self, run: Run, image: Media, param: str, text: str, given: GenerateParameters) -> str:
         """What the model writes after one image and a text."""

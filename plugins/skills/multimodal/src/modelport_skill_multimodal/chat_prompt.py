@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from modelport.contract import InvalidRequest, Media
+from modelport.contract import InvalidRequest, Media, UnsupportedParameter
 from modelport.tasks.text import GenerationRequest
 from modelport_hf.chat import ChatTemplates
 from modelport_hf.media import decode_image
@@ -41,6 +41,9 @@ class ImagePrompter(Prompter):
         mark_id: The token that stands for images in the prompt, if config.json names one.
         most_images: Most images of a request.
         most_pixels: Most pixels of all images of a request together.
+
+    Attributes:
+        converses: Whether it has a chat template.
     """
 
     def __init__(
@@ -57,13 +60,14 @@ class ImagePrompter(Prompter):
         most_pixels: int,
     ) -> None:
         super().__init__(model, tokenizer, templates, limit, tool_parser)
+        self.converses = bool(templates)
         self._processor = processor
         self._mark_id = mark_id
         self._most_images = most_images
         self._most_pixels = most_pixels
         self._lock = threading.Lock()  # transformers' tokenizers are set up anew for each call
         named = (getattr(processor, name, None) for name in ("boi_token", "image_token"))
-        self._mark = next((str(mark) for mark in named if mark is not None), None)
+        self._mark = next((str(mark) for mark in named if mark is not None), "")
 
     def __call__(self, request: GenerationRequest) -> Prompt:
         """The prompt of a request.
@@ -71,7 +75,7 @@ class ImagePrompter(Prompter):
         Raises:
             InvalidRequest: if it cannot be made, naming the field.
         """
-        if request.messages is None and not self._templates:
+        if request.messages is None and not self.converses:
             raise InvalidRequest(
                 f"The model {self._model!r} writes about images only. Send messages: one, with an image.", param="prompt"
             )
@@ -89,6 +93,7 @@ class ImagePrompter(Prompter):
         Raises:
             InvalidRequest: if the image cannot be taken, naming `param`.
         """
+        self._refuse_mark(text, "question")
         media = [decode_image(image, param, self._most_pixels)]
         parts = [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
         request = GenerationRequest(messages=[], max_new_tokens=max_new_tokens)
@@ -106,9 +111,10 @@ class ImagePrompter(Prompter):
             InvalidRequest: if it is no image, cannot be decoded, or is one too many.
         """
         if part["type"] not in ("image", "image_url"):
+            kind = str(part["type"])[:40]
             raise InvalidRequest(
-                f"The model {self._model!r} takes texts and images, and this part is of the type {part['type']!r}. Parts are of"
-                " the form {type: text, text: …} or {type: image_url, image_url: {url: …}}.",
+                f"The model {self._model!r} takes texts and images, and this part is of the type {kind!r}. Parts are of the form"
+                " {type: text, text: …} or {type: image_url, image_url: {url: …}}.",
                 param=param,
             )
         if len(media) == self._most_images:
@@ -127,8 +133,8 @@ class ImagePrompter(Prompter):
         """The conversation as one text, with a mark where each image goes."""
         for index, turn in enumerate(turns):
             self._refuse_mark(turn["content"], f"messages.{index}.content")
-        if not self._templates:
-            return self._alone(turns)
+        if not self.converses:
+            return self._alone(request, turns)
         has_parts = not self._templates.reads_text(tools is not None) and self._templates.reads_parts(tools is not None)
         if has_parts:
             turns = [turn | {"content": _as_parts(turn["content"])} for turn in turns]
@@ -142,12 +148,12 @@ class ImagePrompter(Prompter):
         """
         begin = self._tokenizer.special.get("bos_token")
         # As transformers' `apply_chat_template` of processors does it.
-        special = not (self._templates and begin and text.startswith(begin))
+        special = not (self.converses and begin and text.startswith(begin))
         if not media:
-            if not self._templates:
+            if not self.converses:
                 raise InvalidRequest(f"The model {self._model!r} writes about images; send one.", param="messages")
             return self._tokenizer.encode(text, special=special).ids, {}
-        if self._templates and self._mark is not None and (places := text.count(self._mark)) != len(media):
+        if self.converses and self._mark and (places := text.count(self._mark)) != len(media):
             raise InvalidRequest(
                 f"The model's chat template has places for {places} images in this conversation, and it holds {len(media)}. "
                 "Send images in turns of the user.",
@@ -155,12 +161,15 @@ class ImagePrompter(Prompter):
             )
         made = self._process(text, media, special)
         inputs = {name: value for name, value in made.items() if name not in _UNWANTED}
-        ids = inputs.pop("input_ids", np.zeros((1, 0), np.int64))[0]
-        if self._templates and self._mark_id is not None and self._mark_id not in ids:
-            raise InvalidRequest("The model's chat template has no place for an image in this conversation.", param="messages")
-        return [int(token) for token in ids], inputs
+        ids = [int(token) for token in inputs.pop("input_ids", np.zeros((1, 0)))[0]]
+        if ids and self._mark_id is not None and self._mark_id not in ids:
+            raise InvalidRequest("The model's processor has no place for an image beside this text.", param="messages")
+        return ids, inputs
 
-    def _alone(self, turns: list[dict[str, Any]]) -> str:
+    def _alone(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:
+        for name in ("tools", "template_options"):
+            if getattr(request, name):
+                raise UnsupportedParameter(f"The model {self._model!r} has no chat template, and so no {name}.", param=name)
         if len(turns) != 1 or turns[0]["role"] != "user":
             raise InvalidRequest(
                 f"The model {self._model!r} has no chat template: it takes one message of the user, with an image and, where the"
@@ -172,17 +181,18 @@ class ImagePrompter(Prompter):
 
     def _process(self, text: str, media: list[Image.Image], special: bool) -> dict[str, np.ndarray]:
         given: dict[str, Any] = {"text": [text], "images": [media]}
-        if not self._templates:
-            if self._mark is None and len(media) > 1:
-                raise InvalidRequest(f"The model {self._model!r} takes one image at a time.", param="messages")
-            if type(self._processor).__name__ == "PaliGemmaProcessor":  # it adds marks too, with a warning each time
-                given["text"] = [self._mark * len(media) + text]
-            elif self._mark is None or len(media) == 1:
-                given = {"images": media[0], **({"text": text} if text else {})}
-                if type(self._processor).__name__ == "GitProcessor" and text:  # it goes on after its first token, not its last
-                    given |= {"text": f"{self._processor.tokenizer.cls_token}{text}", "add_special_tokens": False}
-        elif not special:
-            given["add_special_tokens"] = False
+        kind = type(self._processor).__name__
+        if self.converses:
+            given |= {} if special else {"add_special_tokens": False}
+        elif kind == "PaliGemmaProcessor":  # it adds marks itself, with a warning each time
+            given["text"] = [self._mark * len(media) + text]
+        elif len(media) > 1:
+            raise InvalidRequest(f"The model {self._model!r} takes one image at a time.", param="messages")
+        elif kind == "GitProcessor" and text:  # it goes on after the text, not after a token that ends it
+            start = self._processor.tokenizer.cls_token
+            given = {"images": media[0], "text": f"{start}{text}", "add_special_tokens": False}
+        else:
+            given = {"images": media[0]} | ({"text": text} if text else {})
         try:
             with self._lock:
                 made = self._processor(**given, return_tensors="pt")
@@ -197,7 +207,7 @@ class ImagePrompter(Prompter):
     def _refuse_mark(self, content: Any, param: str) -> None:
         """A text that holds the mark of an image would shift images to where none is."""
         texts = [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
-        if self._mark is not None and any(self._mark in text for text in texts):
+        if self._mark and any(self._mark in text for text in texts):
             raise InvalidRequest(
                 f"A text holds {self._mark!r}, which stands for an image to this model. Send the image as a part, or leave the "
                 "mark out.",

@@ -58,8 +58,8 @@ def programs(card: ModelCard) -> Mapping[str, Program]:
     """One loop for all tasks. Where there is a chat template, turns of text alone may be stepped together."""
     tasks = _tasks(card)
     head = "visual-question-answering" if tasks == _ANSWERS else "image-text-to-text"
-    mode = "stepped" if card.has_chat_template and tasks == _CONVERSES else "own"
-    return dict.fromkeys(tasks, Program({"main": Generate(head=head, mode=mode)}))
+    entry = Generate(head=head, mode="stepped" if tasks == _CONVERSES else "own")
+    return dict.fromkeys(tasks, Program({"main": entry}))
 
 
 def session(context: SessionContext) -> Session:

@@ -34,7 +34,7 @@ def save_processor(processor: Any, folder: Path) -> None:
         return
     processor.image_processor.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
-    own = {name: value for name, value in vars(processor).items() if name in ("image_seq_len", "image_seq_length")}
+    own = {name: value for name, value in vars(processor).items() if isinstance(value, int | str) and name != "chat_template"}
     (folder / "processor_config.json").write_text(json.dumps(own | {"processor_class": type(processor).__name__}))
     (folder / "chat_template.jinja").write_text(processor.chat_template)
 

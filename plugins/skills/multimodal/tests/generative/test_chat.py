@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import shutil
 from collections.abc import Callable, Sequence
@@ -143,6 +144,22 @@ def test_a_caption_and_an_answer_are_conversations_of_one_turn(checkpoint: Calla
     (answer,) = ask_all(made.folder, "visual-question-answering", [asked])
     assert answer.results[0].answer.startswith(expected(made, "why", [draw(2)]).strip())
     assert answer.results[0].score is None
+
+
+def test_an_image_may_be_written_in_several_ways(checkpoint: Callable[[str], Any]) -> None:
+    text64 = base64.b64encode(draw(3)).decode()
+    url = f"data:image/png;base64,{text64}"
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": url, "detail": "high"}},
+        {"type": "image_url", "image_url": url},
+        {"type": "image", "url": url},
+        {"type": "image", "data": text64},
+        {"type": "image", "base64": text64},
+        {"type": "image", "image": {"data": text64}},
+        {"type": "image", "image": Media(data=draw(3))},
+    ]
+    answers = ask_all(checkpoint("llava").folder, "text-generation", [message(part) for part in parts])
+    assert len({answer.choices[0].text for answer in answers}) == 1
 
 
 def image_part(data: bytes) -> dict[str, Any]:

@@ -1,5 +1,18 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.audio import (
+    AUDIO_CLASSIFICATION,
+    AUTOMATIC_SPEECH_RECOGNITION,
+    MOST_LABELS,
+    ZERO_SHOT_AUDIO_CLASSIFICATION,
+    AudioClassificationRequest,
+    TimedText,
+    TranscriptionDelta,
+    TranscriptionRequest,
+    TranscriptionResult,
+    TranscriptSegment,
+    ZeroShotAudioRequest,
+)
 from modelport.tasks.multimodal import (
     DOCUMENT_QUESTION_ANSWERING,
     IMAGE_TEXT_TO_TEXT,
@@ -107,6 +120,8 @@ from modelport.tasks.zero_shot import (
 )
 
 __all__ = [
+    "AUDIO_CLASSIFICATION",
+    "AUTOMATIC_SPEECH_RECOGNITION",
     "DEPTH_ESTIMATION",
     "DOCUMENT_QUESTION_ANSWERING",
     "FEATURE_EXTRACTION",
@@ -121,6 +136,7 @@ __all__ = [
     "MOST_FRAMES",
     "MOST_HYPOTHESES",
     "MOST_INPUTS",
+    "MOST_LABELS",
     "MOST_LOGPROBS",
     "MOST_QUESTIONS",
     "MOST_TEXTS",
@@ -135,10 +151,12 @@ __all__ = [
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
     "VISUAL_QUESTION_ANSWERING",
+    "ZERO_SHOT_AUDIO_CLASSIFICATION",
     "ZERO_SHOT_CLASSIFICATION",
     "AnswerSpan",
     "AnsweringRequest",
     "AnsweringResult",
+    "AudioClassificationRequest",
     "Box",
     "ClassificationRequest",
     "ClassificationResult",
@@ -186,11 +204,16 @@ __all__ = [
     "Text2TextRequest",
     "Text2TextResult",
     "TextToken",
+    "TimedText",
     "TokenRequest",
     "TokenResult",
     "ToolCall",
     "ToolCallDelta",
     "ToolFunction",
+    "TranscriptSegment",
+    "TranscriptionDelta",
+    "TranscriptionRequest",
+    "TranscriptionResult",
     "Translation",
     "TranslationRequest",
     "TranslationResult",
@@ -198,6 +221,7 @@ __all__ = [
     "VisualAnswer",
     "VisualAnswersResult",
     "VisualQuestionRequest",
+    "ZeroShotAudioRequest",
     "ZeroShotRequest",
     "ZeroShotResult",
 ]

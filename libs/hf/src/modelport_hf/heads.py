@@ -34,6 +34,9 @@ _SUFFIXES = (
     ("ForKeypointDetection", "keypoint-detection"),
     ("MTModel", "conditional-generation"),
     ("ForCTC", "ctc"),
+    ("ForSpeechToText", "speech-seq2seq"),
+    ("SpeechEncoderDecoderModel", "speech-seq2seq"),
+    ("ForAudioClassification", "audio-classification"),
     ("EncoderModel", "text-encoding"),
     ("Model", "feature-extraction"),
 )

@@ -1,14 +1,15 @@
-"""How a request of a single answer has its tokens chosen: the Hub's `generate_parameters`, in the engine's words."""
+"""`GenerateParameters` of a request, as engines take them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from modelport.contract import InvalidRequest, Sampling
+from modelport.contract.errors import InvalidRequest
+from modelport.contract.generate import Sampling
 from modelport.tasks.text2text import GenerateParameters
 from modelport_hf.folder import read_json
 
-__all__ = ["most_new_tokens", "sampling_from"]
+__all__ = ["most_new_tokens", "sampling_of_parameters"]
 
 
 def most_new_tokens(folder: Path) -> int | None:
@@ -18,7 +19,7 @@ def most_new_tokens(folder: Path) -> int | None:
     return most if isinstance(most, int) else None
 
 
-def sampling_from(given: GenerateParameters, most: int | None) -> Sampling:
+def sampling_of_parameters(given: GenerateParameters, most: int | None) -> Sampling:
     """The engine's parameters; `most` is the checkpoint's own bound of new tokens.
 
     Raises:

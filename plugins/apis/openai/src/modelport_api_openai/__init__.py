@@ -1,4 +1,4 @@
-"""The OpenAI dialect: models, embeddings, completions, chat completions, and rerank beside them."""
+"""The OpenAI dialect: models, embeddings, completions, chat completions, audio, and rerank beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OpenAI(Api):
     """The surface. It has no options."""
 
     name = "openai"
-    prefixes = ("/v1/models", "/v1/embeddings", "/v1/completions", "/v1/chat", "/v1/rerank", "/v2/rerank")
+    prefixes = ("/v1/models", "/v1/embeddings", "/v1/completions", "/v1/chat", "/v1/audio", "/v1/rerank", "/v2/rerank")
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(dict(options or {}))
@@ -28,6 +28,7 @@ class OpenAI(Api):
             raise ConfigurationError(f"Unknown: {names}. The openai surface has no options; remove them.")
 
     def routes(self) -> Sequence[Any]:
+        from modelport_api_openai.audio import create_transcription, create_translation
         from modelport_api_openai.chat import create_chat_completion
         from modelport_api_openai.completions import create_completion
         from modelport_api_openai.embeddings import create_embeddings
@@ -40,6 +41,8 @@ class OpenAI(Api):
             create_embeddings,
             create_completion,
             create_chat_completion,
+            create_transcription,
+            create_translation,
             rerank_v1,
             rerank_v2,
         ]

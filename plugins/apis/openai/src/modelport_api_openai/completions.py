@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Response, post
-from litestar.response import Stream
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.api import decode_body
@@ -125,7 +124,7 @@ async def _stream(
     tasks: Mapping[str, GenerationRequest],
     names: Mapping[str, str],
     started: float,
-) -> Stream:
+) -> Response[Any]:
     principal, scope = host.principal(request.scope), request.scope
     streams = await open_streams(
         [_about(place, host.stream("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]

@@ -19,7 +19,7 @@ from modelport.tasks.multimodal import (
 from modelport.tasks.text2text import GeneratedText
 from modelport_hf.image_processor import load_image_processor
 from modelport_hf.media import MOST_PIXELS, decode_image
-from modelport_hf.parameters import most_new_tokens, sampling_from
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_hf.tokenizer import load_tokenizer
 from modelport_skill_multimodal.options import NEW_TOKENS, whole_number
 
@@ -48,7 +48,7 @@ class CaptionSession(Session):
 
     async def _read(self, request: ImageToTextRequest, run: Run) -> AsyncGenerator[Any, None]:
         pixels = await run.cpu(self.pixels, request.inputs, "inputs")
-        params = sampling_from(request.generate_parameters, self._most)
+        params = sampling_of_parameters(request.generate_parameters, self._most)
         tokens = await self._generate(run, {"pixel_values": pixels}, params)
         yield ImageToTextResult(results=[GeneratedText(self.tokenizer.decode(tokens).strip())])
 

@@ -27,7 +27,7 @@ from modelport.tasks.text2text import GeneratedText, GenerateParameters
 from modelport_hf.chat import load_chat_templates
 from modelport_hf.generation import GenerationSession
 from modelport_hf.media import MOST_PIXELS
-from modelport_hf.parameters import most_new_tokens, sampling_from
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_hf.processor import load_processor
 from modelport_hf.prompt import Prompt
 from modelport_skill_multimodal.chat_prompt import ImagePrompter
@@ -112,7 +112,7 @@ class ChatSession(GenerationSession):
 
     async def _write(self, run: Run, image: Media, param: str, text: str, given: GenerateParameters) -> str:
         """What the model writes after one image and a text."""
-        params = sampling_from(given, None)
+        params = sampling_of_parameters(given, None)
         prompt = await run.cpu(self.prompter.about, image, param, text, params.max_new_tokens)
         if params.max_new_tokens is None:
             params = msgspec.structs.replace(params, max_new_tokens=min(prompt.max_new_tokens, self._most))

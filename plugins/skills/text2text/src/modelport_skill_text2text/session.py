@@ -29,7 +29,7 @@ from modelport.tasks.text2text import (
     Translation,
     TranslationResult,
 )
-from modelport_hf.parameters import most_new_tokens, sampling_from
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_skill_text2text.languages import Languages, Telling
 
 __all__ = ["Text2TextSession"]
@@ -54,7 +54,7 @@ class Text2TextSession(Session):
     async def handle(self, request: Text2TextRequest, run: Run) -> AsyncGenerator[Any, None]:
         """One result, when all texts are done."""
         prompts = await run.cpu(self.prepare, request, run.task)
-        params = sampling_from(request.generate_parameters, self._most)
+        params = sampling_of_parameters(request.generate_parameters, self._most)
         made = await asyncio.gather(*(self._generate(run, prompt, params) for prompt in prompts))
         yield await run.cpu(self.finish, request, run.task, made)
 

@@ -19,6 +19,8 @@ from modelport_skill_text_classification import TextClassification
 from modelport_skill_text_classification.scores import activation_of, applied
 from modelport_skill_text_classification.session import ClassificationSession
 
+TOKENS = ("tokenization", "detokenization")
+
 
 def _card(folder: Path, **fields: Any) -> ModelCard:
     config = json.loads((folder / "config.json").read_text())
@@ -184,9 +186,9 @@ def test_one_label_ranks_and_several_classify(labels: int, tasks: tuple[str, ...
     card = ModelCard(name="m", architectures=("BertForSequenceClassification",), files=("tokenizer.json",), config=config)
     claim = TextClassification().claim(card)
     assert claim is not None
-    assert (claim.tasks, claim.score) == (tasks, 100)
+    assert (claim.tasks, claim.score) == ((*tasks, *TOKENS), 100)
     programs = TextClassification().programs(card)
-    assert set(programs) == set(tasks)
+    assert set(programs) == {*tasks, *TOKENS}
     assert len({program.digest for program in programs.values()}) == 1, "tasks share one loaded model"
 
 
@@ -232,9 +234,9 @@ def test_labels_of_the_request_are_scored_as_transformers_does(judge: Path, labe
 def test_a_model_of_inference_serves_both_tasks_and_its_hub_tag_decides_which_is_first(judge: Path) -> None:
     own, tagged = (TextClassification().claim(_card(judge, tasks=tasks)) for tasks in ((), ("zero-shot-classification",)))
     assert own is not None
-    assert own.tasks == ("text-classification", "zero-shot-classification")
+    assert own.tasks == ("text-classification", "zero-shot-classification", *TOKENS)
     assert tagged is not None
-    assert tagged.tasks == ("zero-shot-classification", "text-classification")
+    assert tagged.tasks == ("zero-shot-classification", "text-classification", *TOKENS)
 
 
 @pytest.mark.parametrize(

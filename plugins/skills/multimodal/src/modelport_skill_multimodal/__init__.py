@@ -13,6 +13,7 @@ from modelport.tasks.multimodal import (
     VISUAL_QUESTION_ANSWERING,
 )
 from modelport.tasks.text import TEXT_GENERATION
+from modelport_hf.tokenizing import tokenizing
 from modelport_skill_multimodal import generative
 
 MODELPORT_CONTRACT = "1.0"
@@ -21,6 +22,7 @@ _KINDS = (generative,)
 """Modules that know a kind of models each: `claim(card)`, `programs(card)`, `session(context)`, and no model twice."""
 
 
+@tokenizing
 class Multimodal(Skill):
     """Serves models that take an image and a text, or give a text for an image."""
 

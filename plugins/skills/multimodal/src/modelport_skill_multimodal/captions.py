@@ -30,7 +30,8 @@ _QUESTION = "<s_docvqa><s_question>{}</s_question><s_answer>"
 
 
 class CaptionSession(Session):
-    """Every image is a generation of its own, which begins with the decoder's first token, or with a question."""
+    """Every image is a generation, which begins with the decoder's first token, or with a question. Images of one size that are
+    asked alike run together."""
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
@@ -60,21 +61,21 @@ class CaptionSession(Session):
             raise InvalidRequest(f"This model reads the page by itself. Leave {given} out.", param=given)
         pixels = await run.cpu(self.pixels, request.image, "image")
         asked = self.tokenizer.encode(_QUESTION.format(request.question.replace("<", " ")), special=False).ids
-        inputs = {"pixel_values": pixels, "decoder_input_ids": np.array([asked], np.int64)}
+        inputs = {"pixel_values": pixels, "decoder_input_ids": np.array(asked, np.int64)}
         room = max(self._most - len(asked), 1)
         tokens = await self._generate(run, inputs, Sampling(max_new_tokens=room))
         text = self.tokenizer.decode(tokens, skip_special=False).partition("</s_answer>")[0]
         yield DocumentAnswersResult(results=[DocumentAnswer(re.sub(r"<[^<>]*>", "", text).strip())])
 
     def pixels(self, media: Media, param: str) -> np.ndarray:
-        """The image as the encoder takes it: (1, channels, height, width) float32.
+        """The image as the encoder takes it: (channels, height, width) float32.
 
         Raises:
             InvalidRequest: if it cannot be decoded, or the processor does not take it.
         """
         image = decode_image(media, param, self._most_pixels)
         try:
-            return np.asarray(self.processor([image], return_tensors="np")["pixel_values"], np.float32)
+            return np.asarray(self.processor([image], return_tensors="np")["pixel_values"][0], np.float32)
         except (ValueError, ZeroDivisionError, OSError, IndexError) as error:
             why = " ".join(str(error).split())[:200].rstrip(".")
             raise InvalidRequest(
@@ -83,7 +84,7 @@ class CaptionSession(Session):
 
     async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
         tokens: list[int] = []
-        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, whole=tuple(inputs), params=params)):
+        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
             if event.finish == "error":
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens

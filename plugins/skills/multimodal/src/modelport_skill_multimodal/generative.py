@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelport.contract import Claim, ConfigurationError, Generate, ModelCard, Program, Session, SessionContext
+from modelport.contract import ArraySpec, Claim, ConfigurationError, Generate, ModelCard, Program, Session, SessionContext
 from modelport_hf.image_processor import image_settings
 
 __all__ = ["claim", "programs", "session"]
 
 _CONVERSES = ("image-text-to-text", "text-generation", "image-to-text", "visual-question-answering")
 _READS = ("image-to-text",)
-_READS_AND_ANSWERS = ("image-to-text", "document-question-answering")
+_READS_AND_READERS = (_READS, _READS_AND_ANSWERS)
+_ANSWERS = ("image-to-text", "document-question-answering")
 _ANSWERS = ("visual-question-answering",)
+_READER_INPUTS = (
+    ArraySpec("pixel_values", "float32", ("batch", "channels", "height", "width")),
+    ArraySpec("decoder_input_ids", "int64", ("batch", "sequence")),
+)
 _WRITERS = ("ForConditionalGeneration", "ForCausalLM", "ForVisionText2Text")
 _EYES = ("vision_config", "vq_config", "vision_tower_config")
 
@@ -57,14 +62,18 @@ def claim(card: ModelCard) -> Claim | None:
 def programs(card: ModelCard) -> Mapping[str, Program]:
     """One loop for all tasks. Where there is a chat template, turns of text alone may be stepped together."""
     tasks = _tasks(card)
-    head = "visual-question-answering" if tasks == _ANSWERS else "image-text-to-text"
-    entry = Generate(head=head, mode="stepped" if tasks == _CONVERSES else "own")
+    if tasks in _READERS:
+        entry = Generate(head="image-text-to-text", mode="own", inputs=_READER_INPUTS)
+    elif tasks == _ANSWERS:
+        entry = Generate(head="visual-question-answering", mode="own")
+    else:
+        entry = Generate(head="image-text-to-text", mode="stepped" if tasks == _CONVERSES else "own")
     return dict.fromkeys(tasks, Program({"main": entry}))
 
 
 def session(context: SessionContext) -> Session:
     """The session of a model that `claim` claims."""
-    if _tasks(context.card) in (_READS, _READS_AND_ANSWERS):
+    if _tasks(context.card) in _READERS:
         from modelport_skill_multimodal.captions import CaptionSession
 
         return CaptionSession(context)

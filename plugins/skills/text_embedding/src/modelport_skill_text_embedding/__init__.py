@@ -9,6 +9,7 @@ from modelport.contract import ArraySpec, Claim, Forward, ModelCard, Output, Pro
 from modelport.tasks.text import FEATURE_EXTRACTION
 from modelport_hf.folder import has_tokenizer, takes_type_ids
 from modelport_hf.heads import head_of, is_text
+from modelport_hf.tokenizing import tokenizing
 from modelport_skill_text_embedding.recipe import recipe_of
 
 MODELPORT_CONTRACT = "1.0"
@@ -17,6 +18,7 @@ _ENCODER_OF = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
 """Encoder-decoders whose encoder alone embeds text; `AutoModel` would load both halves and ask for a decoder's input."""
 
 
+@tokenizing
 class TextEmbedding(Skill):
     """Serves `feature-extraction`: one vector per text."""
 

@@ -9,6 +9,7 @@ from modelport.contract import ArraySpec, At, Claim, Forward, ModelCard, Output,
 from modelport.tasks.tokens import FILL_MASK, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from modelport_hf.folder import has_tokenizer, takes_type_ids
 from modelport_hf.heads import head_of, is_text
+from modelport_hf.tokenizing import tokenizing
 
 MODELPORT_CONTRACT = "1.0"
 
@@ -20,6 +21,7 @@ _OUTPUTS = {
 }
 
 
+@tokenizing
 class TokenClassification(Skill):
     """One head, one task."""
 

@@ -12,8 +12,8 @@ __all__ = ["claim", "programs", "session"]
 
 _CONVERSES = ("image-text-to-text", "text-generation", "image-to-text", "visual-question-answering")
 _READS = ("image-to-text",)
-_READS_AND_READERS = (_READS, _READS_AND_ANSWERS)
-_ANSWERS = ("image-to-text", "document-question-answering")
+_READS_AND_ANSWERS = ("image-to-text", "document-question-answering")
+_READERS = (_READS, _READS_AND_ANSWERS)
 _ANSWERS = ("visual-question-answering",)
 _READER_INPUTS = (
     ArraySpec("pixel_values", "float32", ("batch", "channels", "height", "width")),

@@ -30,8 +30,7 @@ class Tree:
         return total * 1000
 
     def parts_ms(self) -> dict[str, float]:
-        """The same of what is alive, to the nanosecond: of the server, of the loops of its workers (their main threads), and of what
-        computes (all other threads of theirs)."""
+        """The same to the nanosecond, by part: the server, the loops of its workers (their main threads), and their engines."""
         found = {"server": 0.0, "workers' loops": 0.0, "engines": 0.0}
         for process in self._members():
             for thread in Path(f"/proc/{process.pid}/task").glob("*"):

@@ -12,10 +12,14 @@ import msgspec
 from modelport.contract.errors import InvalidRequest
 from modelport.contract.task import Media, Task
 from modelport.tasks.labels import refuse_labels
+from modelport.tasks.text import GenerationDelta, GenerationRequest, GenerationResult, join_generation, merge_generation
+from modelport.tasks.text2text import GeneratedText, GenerateParameters
 from modelport.tasks.vision import DetectionResult, LabelsResult
 
 __all__ = [
     "DOCUMENT_QUESTION_ANSWERING",
+    "IMAGE_TEXT_TO_TEXT",
+    "IMAGE_TO_TEXT",
     "MOST_WORDS",
     "VISUAL_QUESTION_ANSWERING",
     "ZERO_SHOT_IMAGE_CLASSIFICATION",
@@ -23,6 +27,8 @@ __all__ = [
     "DocumentAnswer",
     "DocumentAnswersResult",
     "DocumentQuestionRequest",
+    "ImageToTextRequest",
+    "ImageToTextResult",
     "VisualAnswer",
     "VisualAnswersResult",
     "VisualQuestionRequest",
@@ -33,6 +39,44 @@ __all__ = [
 MOST_WORDS = 20_000
 """Most words of one document."""
 
+
+# ------------------------------------------------------------------------------------------------ image-text-to-text
+
+IMAGE_TEXT_TO_TEXT: Task[GenerationRequest, GenerationResult, GenerationDelta] = Task(
+    "image-text-to-text",
+    GenerationRequest,
+    GenerationResult,
+    GenerationDelta,
+    join_generation,
+    merge_generation,
+    summary="Conversations with images, continued",
+)
+"""Messages hold images as parts: `{type: image_url, image_url: {url}}`, or `{type: image}` with `url`, or `data` in base64."""
+
+# ----------------------------------------------------------------------------------------------------- image-to-text
+
+
+class ImageToTextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image to put into words, or whose words to read.
+
+    Args:
+        inputs: The image, as bytes or a data URL.
+        generate_parameters: How tokens are chosen.
+    """
+
+    inputs: Media
+    generate_parameters: GenerateParameters = msgspec.field(default_factory=GenerateParameters)
+
+
+class ImageToTextResult(msgspec.Struct, kw_only=True):
+    """One text."""
+
+    results: list[GeneratedText]
+
+
+IMAGE_TO_TEXT: Task[ImageToTextRequest, ImageToTextResult, Any] = Task(
+    "image-to-text", ImageToTextRequest, ImageToTextResult, summary="An image to a text about it, or in it"
+)
 
 # ------------------------------------------------------------------------------------- zero-shot-image-classification
 

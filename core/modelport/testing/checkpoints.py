@@ -14,11 +14,13 @@ from typing import Any
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "IMAGE_TEMPLATE",
     "tiny_bert",
     "tiny_cross_encoder",
     "tiny_gemma3",
     "tiny_gpt2",
     "tiny_llama",
+    "tiny_llava",
     "tiny_mistral",
     "tiny_qwen2",
     "tiny_reader",
@@ -29,6 +31,12 @@ __all__ = [
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+IMAGE_TEMPLATE = CHAT_TEMPLATE.replace(
+    "{{ message['content'] }}",
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}",
 )
 
 _BYTE_SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
@@ -75,6 +83,31 @@ def tiny_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
     return _bytes(folder, LlamaForCausalLM, LlamaConfig(**(_decoder() | config)), seed)
 
 
+def tiny_llava(folder: Path, seed: int = 0) -> Path:
+    """A LlavaForConditionalGeneration: as `tiny_llama`, with eyes of two layers, 16 tokens for an image, and a processor."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    eyes = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
+        projection_dim=16,
+    )  # fmt: skip
+    mark = _BYTE_VOCABULARY
+    text = LlamaConfig(**(_decoder() | {"vocab_size": mark + 1}))
+    made = LlavaConfig(vision_config=eyes, text_config=text, image_token_index=mark, vision_feature_layer=-1, **_ids())
+    _write_model(folder, LlavaForConditionalGeneration, made, seed)
+    write_byte_tokenizer(folder, None, text.max_position_embeddings, more=("<image>",))
+    pixels = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels), encoding="utf-8")
+    own = {"processor_class": "LlavaProcessor", "patch_size": 8, "vision_feature_select_strategy": "default"}
+    (folder / "processor_config.json").write_text(json.dumps(own | {"num_additional_image_tokens": 1}), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(IMAGE_TEMPLATE, encoding="utf-8")
+    return folder
+
+
 def tiny_mistral(folder: Path, seed: int = 0, sliding_window: int = 16, **config: Any) -> Path:
     """A MistralForCausalLM whose every layer sees the last `sliding_window` tokens only."""
     from transformers import MistralConfig, MistralForCausalLM
@@ -112,8 +145,10 @@ def tiny_gpt2(folder: Path, seed: int = 0, **config: Any) -> Path:
     return _bytes(folder, GPT2LMHeadModel, GPT2Config(**(made | _ids() | config)), seed)
 
 
-def write_byte_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE, max_length: int = 512) -> None:
-    """A tokenizer with one token per byte, which can therefore write anything, and end and chat tokens."""
+def write_byte_tokenizer(
+    folder: Path, chat_template: str | None = CHAT_TEMPLATE, max_length: int = 512, more: tuple[str, ...] = ()
+) -> None:
+    """A tokenizer with one token per byte, which can therefore write anything, end and chat tokens, and `more` tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -121,7 +156,7 @@ def write_byte_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _BYTE_SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (*_BYTE_SPECIALS, *more)])
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     _write_tokenizer(folder, tokenizer, names | ({"chat_template": chat_template} if chat_template else {}), max_length)
 

@@ -21,6 +21,8 @@ _SUFFIXES = (
     ("ForMaskedLM", "masked-lm"),
     ("ForPreTraining", "pretraining"),
     ("ForConditionalGeneration", "conditional-generation"),
+    ("ForVisionText2Text", "conditional-generation"),
+    ("VisionEncoderDecoderModel", "image-text-to-text"),
     ("ForImageClassification", "image-classification"),
     ("ForImageClassificationWithTeacher", "image-classification"),
     ("ForImageClassificationLearned", "image-classification"),

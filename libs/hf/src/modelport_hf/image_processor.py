@@ -12,7 +12,7 @@ from modelport.contract.card import ModelCard
 from modelport.contract.errors import ConfigurationError
 from modelport_hf.folder import read_json
 
-__all__ = ["fixed_size", "image_settings", "load_image_processor"]
+__all__ = ["fixed_size", "image_settings", "load_image_processor", "torchvision_loads"]
 
 
 def image_settings(folder: Path) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> An
     # By its full name: the class that `from transformers import AutoImageProcessor` gives refuses to work without torchvision.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    backend = "torchvision" if _torchvision_loads() else "pil"
+    backend = "torchvision" if torchvision_loads() else "pil"
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         made = _pillow_class(folder) if backend == "pil" else None
@@ -102,7 +102,7 @@ def _pillow_class(folder: Path) -> Any:
     return None
 
 
-def _torchvision_loads() -> bool:
+def torchvision_loads() -> bool:
     """Whether transformers sees torchvision and it works: one that was built for another torch raises when imported."""
     from transformers.utils import is_torchvision_available
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from modelport.contract.errors import InvalidRequest
 from modelport.contract.generate import Sampling
 from modelport.tasks.text2text import GenerateParameters
+from modelport_hf.folder import read_json
 
-__all__ = ["sampling_of_parameters"]
+__all__ = ["most_new_tokens", "sampling_of_parameters"]
+
+
+def most_new_tokens(folder: Path) -> int | None:
+    """The checkpoint's own bound of new tokens, from its generation_config.json; None if it has none."""
+    own = read_json(folder, "generation_config.json") or {}
+    most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
+    return most if isinstance(most, int) else None
 
 
 def sampling_of_parameters(given: GenerateParameters, most: int | None) -> Sampling:

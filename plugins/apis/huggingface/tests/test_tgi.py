@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -22,7 +21,7 @@ from modelport.tasks.text import (
 )
 from modelport.testing.fake_host import FakeHost, FakeStream
 from modelport_api_huggingface.generation import GenerateBody
-from modelport_api_huggingface.stream import events
+from modelport_api_huggingface.stream import event_stream
 
 from .fakes import TASKS, answer, fake_host, served
 
@@ -32,6 +31,17 @@ EMBEDDER = ModelInfo(id="embedder", tasks=("feature-extraction", "tokenization")
 
 def token(id: int, text: str, logprob: float = -0.5, **more: Any) -> TextToken:
     return TextToken(id=id, text=text, logprob=logprob, data=text.encode(), **more)
+
+
+async def written(stream: FakeStream) -> str:
+    """What the response of a stream holds."""
+    bodies = []
+
+    async def send(message: dict[str, Any]) -> None:
+        bodies.append(message.get("body", b""))
+
+    await event_stream(stream, GenerateBody(inputs="Say"), {}).to_asgi_response()({}, None, send)
+    return b"".join(bodies).decode()
 
 
 def host_of(*deltas: GenerationDelta, **fields: Any) -> FakeHost:
@@ -217,30 +227,9 @@ async def test_whatever_the_deltas_hold_the_events_hold_too(deltas, told, stop):
     made[-1].finish_reason, made[-1].stop_sequence = "stop", stop
     text = "".join("".join(pieces) for pieces in deltas) + (stop or "")
     stream = FakeStream("m", made, None, None)
-    found = events_of(b"".join([chunk async for chunk in events(stream, GenerateBody(inputs="Say"))]).decode())
+    found = events_of(await written(stream))
     assert "".join(event["token"]["text"] for event in found) == text == found[-1]["generated_text"]
     assert [event["index"] for event in found] == list(range(1, len(found) + 1))
-    assert stream.closed
-
-
-async def test_a_comment_fills_silence():
-    gate = asyncio.Event()
-    stream = FakeStream("m", HELLO, None, gate)
-    chunks = []
-    async for chunk in events(stream, GenerateBody(inputs="Say"), silence_s=0.01):
-        chunks.append(chunk)
-        if chunk.startswith(b":"):
-            gate.set()
-    assert chunks[1] == b": keep-alive\n\n"
-    assert events_of(b"".join(chunks).decode())[-1]["generated_text"] == "Hello"
-
-
-async def test_a_reader_who_leaves_ends_the_stream():
-    stream = FakeStream("m", HELLO, None, asyncio.Event())
-    reading = events(stream, GenerateBody(inputs="Say"), silence_s=0.01)
-    assert await anext(reading)
-    assert (await anext(reading)).startswith(b":")
-    await reading.aclose()
     assert stream.closed
 
 

@@ -74,7 +74,7 @@ class Row:
     def _is_plain(self) -> bool:
         is_seeded = self.rules.sample and self.rules.seed is not None
         stacked = TEXT_INPUTS.union(spec.name for spec in self.entry.inputs)
-        return not is_seeded and self.request.inputs.keys() <= stacked
+        return not is_seeded and not self.request.whole and self.request.inputs.keys() <= stacked
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -220,9 +220,11 @@ class OwnBatch:
 
     def _inputs(self) -> dict[str, torch.Tensor]:
         found = {}
-        for name in self._rows[0].request.inputs:
-            stacked = np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
-            value = to_tensor(stacked, self._device)
+        first = self._rows[0].request
+        for name, array in first.inputs.items():
+            # A request with whole inputs has no company.
+            given = array if name in first.whole else np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
+            value = to_tensor(given, self._device)
             found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
         if "input_ids" in found:
             found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))

@@ -65,6 +65,7 @@ class StaticEngine:
         self._max_tokens = max_tokens
         self._clock = clock
         self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._known = _known_tokens(model, self._vocabulary)
         self._has_encoder = bool(model.config.is_encoder_decoder)
         # What is not text has keys and values of its own length, of which only the configuration knows the most.
         self._heard = int(getattr(model.config, "max_source_positions", None) or 0)
@@ -76,16 +77,16 @@ class StaticEngine:
         """Queues a request; it joins the next batch that it fits."""
         if unknown := sorted(request.needs() - self.params):
             raise UnsupportedParameter(
-                f"{unknown[0]} is not supported where generation runs in static batches (beam search, and architectures that"
-                " cannot be stepped).",
+                f"{unknown[0]} is not supported where generation runs in static batches (beam search, prompts with images, and"
+                " architectures that cannot be stepped).",
                 param=unknown[0],
             )
         ids = request.inputs.get("input_ids")
         length = 0 if ids is None else int(ids.shape[-1])
         if not length and (ids is not None or not request.inputs):
             raise InvalidRequest("the prompt has no tokens; at least one is needed to start from.", param="prompt")
-        if ids is not None and not (int(ids.min()) >= 0 and int(ids.max()) < self._vocabulary):
-            raise InvalidRequest(f"the prompt has a token that is none of 0 to {self._vocabulary - 1}.", param="prompt")
+        if ids is not None and not (int(ids.min()) >= 0 and int(ids.max()) < self._known):
+            raise InvalidRequest(f"the prompt has a token that is none of 0 to {self._known - 1}.", param="prompt")
         taken = 0 if self._has_encoder else length
         if length > self.max_length or taken >= self.max_length:
             raise InputTooLong(
@@ -186,3 +187,11 @@ class StaticEngine:
         if self._batch is not None and not self._batch.open:
             self._batch.close()
             self._batch = None
+
+
+def _known_tokens(model: Any, vocabulary: int) -> int:
+    """How many tokens a prompt may be made of: marks of images (Mllama's) may lie above those that can be generated."""
+    try:
+        return max(vocabulary, int(model.get_input_embeddings().num_embeddings))
+    except (AttributeError, NotImplementedError):
+        return vocabulary

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from modelport.contract.api import ErrorReply, status_of
-from modelport.contract.errors import InvalidRequest, ModelportError, error_from_wire
+from modelport.contract.errors import InvalidRequest, ModelportError
 
-__all__ = ["MODEL_KEY", "Dialect", "Empty", "dialect_of", "error_body", "error_reply", "speaking"]
+__all__ = ["MODEL_KEY", "Dialect", "Empty", "dialect_of", "error_body", "error_reply"]
 
 Dialect: TypeAlias = Literal["hub", "tgi", "tei", "openai", "tei-openai"]
 
@@ -96,23 +93,3 @@ def _tei_type(error: ModelportError) -> str:
     if isinstance(error, InvalidRequest):
         return "Tokenizer" if error.param is not None and error.param.partition(".")[0] == "ids" else "Validation"
     return _TEI_TYPES.get(error.kind, error.kind)
-
-
-@contextmanager
-def speaking(names: Mapping[str, str]) -> Iterator[None]:
-    """Whatever is raised inside is about the field that the caller knows: `names` maps a task's fields to the dialect's.
-
-    The message gets the new name where the old one is its subject, before it where the old one is inside, since that may be a key
-    of the configuration.
-    """
-    try:
-        yield
-    except ModelportError as error:
-        field = (error.param or "").partition(".")[0]
-        name = names.get(field, field)
-        if name == field:
-            raise
-        message, count = re.subn(rf"\A(['`\"]?){re.escape(field)}\b", rf"\g<1>{name}", error.message)
-        if not count and re.search(rf"\b{re.escape(field)}\b", message):
-            message = f"{name}: {message}"
-        raise error_from_wire(msgspec.structs.replace(error.to_wire(), param=name, message=message)) from error

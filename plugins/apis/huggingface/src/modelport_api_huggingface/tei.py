@@ -12,6 +12,7 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from modelport.contract.api import convert_fields, decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter
 from modelport.contract.host import ModelInfo
 from modelport.tasks.text import (
@@ -27,7 +28,7 @@ from modelport.tasks.text import (
 from modelport.tasks.tokenization import DetokenizationRequest, TokenizationRequest, TokenizationResult
 from modelport_api_huggingface.answer import AnyRequest, Call, HostDependency, json_answer, plain
 from modelport_api_huggingface.choice import ENCODING, root_of
-from modelport_api_huggingface.errors import Empty, speaking
+from modelport_api_huggingface.errors import Empty
 
 __all__ = ["HANDLERS", "answer_own", "info_of", "similarities", "tokenize"]
 

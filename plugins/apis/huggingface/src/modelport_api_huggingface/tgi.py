@@ -10,6 +10,7 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.errors import InvalidRequest, UnsupportedParameter
 from modelport.contract.host import DeltaStream, ModelInfo
 from modelport.contract.task import Task
@@ -17,7 +18,6 @@ from modelport.tasks.text import GenerationRequest, GenerationResult, Message
 from modelport.tasks.tokenization import TokenizationRequest, TokenizationResult
 from modelport_api_huggingface.answer import AnyRequest, Call, HostDependency, json_answer
 from modelport_api_huggingface.choice import GENERATING, root_of, task_of
-from modelport_api_huggingface.errors import speaking
 from modelport_api_huggingface.generation import NAMES, GenerateBody, GenerateParams, answer_of
 from modelport_api_huggingface.stream import event_stream
 

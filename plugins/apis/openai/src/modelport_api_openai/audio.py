@@ -9,12 +9,13 @@ import msgspec
 from litestar import Response, post
 from msgspec import UNSET, Meta, UnsetType
 
+from modelport.contract.dialect import speaking
 from modelport.contract.reply import Usage
 from modelport.contract.task import Media
 from modelport.tasks.audio import TranscriptionDelta, TranscriptionRequest, TranscriptionResult
 from modelport.tasks.text2text import GenerateParameters
 from modelport_api_openai.answer import AnyRequest, HostDependency, answer, elapsed
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 from modelport_api_openai.form import read_form
 from modelport_api_openai.sse import event, event_stream
 from modelport_api_openai.subtitles import cues_of, srt, vtt

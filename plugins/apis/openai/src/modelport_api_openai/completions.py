@@ -11,6 +11,7 @@ from litestar import Response, post
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.reply import Reply, Usage
 from modelport.tasks.text import (
     MOST_LOGPROBS,
@@ -30,7 +31,7 @@ from modelport_api_openai.answer import (
     fresh_id,
     split_input,
 )
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 from modelport_api_openai.finish import finished
 from modelport_api_openai.logprobs import LegacyLogprobs, LegacyScribe
 from modelport_api_openai.sampling import GENERATION_NAMES, GenerationBody

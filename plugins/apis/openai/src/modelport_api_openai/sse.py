@@ -8,12 +8,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from modelport.contract.dialect import renamed
 from modelport.contract.errors import ModelportError
 from modelport.contract.host import DeltaStream
 from modelport.contract.reply import Usage
 from modelport.streaming import EventStream
 from modelport_api_openai.answer import add_usage, elapsed
-from modelport_api_openai.errors import error_body, renamed
+from modelport_api_openai.errors import error_body
 
 __all__ = ["ChunkWriter", "all_of", "event", "event_stream", "open_streams"]
 

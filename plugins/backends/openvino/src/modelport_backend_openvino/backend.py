@@ -146,6 +146,8 @@ def _refusal(program: Program, card: ModelCard) -> str | None:
             continue
         if entry.mode == "own":
             return f"entry {name!r} needs the model's own generate loop, which OpenVINO does not have."
+        if entry.head != "causal-lm":
+            return f"entry {name!r} generates from more than text ({entry.head}), which OpenVINO's engine does not have."
         if entry.rules:
             return f"entry {name!r} needs rules over logits ({', '.join(entry.rules)}), which OpenVINO's engine does not have."
         if reason := cannot_step(card.config):

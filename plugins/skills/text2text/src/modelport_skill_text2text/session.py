@@ -29,8 +29,7 @@ from modelport.tasks.text2text import (
     Translation,
     TranslationResult,
 )
-from modelport_hf.folder import read_json
-from modelport_hf.parameters import sampling_of_parameters
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_skill_text2text.languages import Languages, Telling
 
 __all__ = ["Text2TextSession"]
@@ -48,8 +47,7 @@ class Text2TextSession(Session):
         self._languages = Languages(self.tokenizer, card.config)
         self._lock = threading.Lock()  # a tokenizer is set to a source language for the length of a call
         self._start = card.config.get("decoder_start_token_id")
-        own = read_json(context.folder, "generation_config.json") or {}
-        self._most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
+        self._most = most_new_tokens(context.folder)
         limits = (card.limit, context.limits.max_length if context.limits else None, self.tokenizer.model_max_length)
         self._longest = min((n for n in limits if n is not None and n < _UNBOUNDED), default=None)
 

@@ -40,7 +40,7 @@ class TextGeneration(Skill):
         return {"text-generation": Program({"main": Generate(head="causal-lm", mode="stepped")})}
 
     def session(self, context: SessionContext) -> Session:
-        from modelport_skill_text_generation.session import GenerationSession
+        from modelport_hf.generation import GenerationSession
 
         return GenerationSession(context)
 

@@ -1,5 +1,6 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.synthesis import MOST_CHARACTERS, TEXT_TO_SPEECH, SpeechRequest, SpeechResult
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -100,6 +101,7 @@ __all__ = [
     "IMAGE_FEATURE_EXTRACTION",
     "IMAGE_SEGMENTATION",
     "KEYPOINT_DETECTION",
+    "MOST_CHARACTERS",
     "MOST_DOCUMENTS",
     "MOST_FRAMES",
     "MOST_HYPOTHESES",
@@ -114,6 +116,7 @@ __all__ = [
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
     "TEXT_RANKING",
+    "TEXT_TO_SPEECH",
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
     "VIDEO_CLASSIFICATION",
@@ -157,6 +160,8 @@ __all__ = [
     "Segment",
     "SegmentationRequest",
     "SegmentationResult",
+    "SpeechRequest",
+    "SpeechResult",
     "SummarizationRequest",
     "SummarizationResult",
     "Summary",

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from modelport import Engine
 from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, Media, ModelCard, SessionContext
 from modelport.tasks.synthesis import SpeechRequest, SpeechResult
-from modelport.tasks.text2text import GenerateParameters
 from modelport.testing.backend import card_of
 from modelport.testing.checkpoints import tiny_vits
 from modelport.testing.skill import SkillSuite
@@ -28,22 +27,10 @@ from modelport_backend_cpu.backend import CpuBackend
 from modelport_skill_speech import Speech
 from modelport_skill_speech.synthesis_audio import MIME
 
+from .speaking import STEP, Worker, request, samples
+
 TEXTS = ["the cat was good", "it's a day for the dog", "no"]
-STEP = 2 / 32768
-"""Samples are rounded to 16 bits."""
-
 Reference = Callable[..., np.ndarray]
-
-
-def request(text: str, **fields: Any) -> SpeechRequest:
-    parameters = {name: fields.pop(name) for name in ("do_sample", "temperature", "top_k") if name in fields}
-    return SpeechRequest(inputs=text, generate_parameters=GenerateParameters(seed=fields.pop("seed", 7), **parameters), **fields)
-
-
-def samples(result: SpeechResult) -> np.ndarray:
-    read, rate = soundfile.read(io.BytesIO(result.audio.data), dtype="float32")
-    assert rate == result.sampling_rate
-    return np.asarray(read)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,15 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path, several: Path) -> Iterator[Engine]:
-    with Engine(f"vits={folder}", f"several={several}", backend="cpu") as opened:
+    """`short` takes few tokens at once."""
+    tables = {
+        "vits": f'source = "{folder}"',
+        "short": f'source = "{folder}"\nmax_length = 64',
+        "several": f'source = "{several}"\noptions.voices = {{ alloy = "2" }}',
+    }
+    config = folder.parent / "modelport.toml"
+    config.write_text("".join(f'[models.{name}]\nbackend = "cpu"\n{table}\n' for name, table in tables.items()))
+    with Engine(config=config) as opened:
         yield opened
 
 
@@ -70,7 +65,7 @@ def reference(folder: Path, several: Path) -> Reference:
     models = {name: transformers.VitsModel.from_pretrained(place).eval() for name, place in kinds.items()}
     tokenizer = transformers.VitsTokenizer.from_pretrained(folder)
 
-    def speak(name: str, text: str, seed: int = 7, noise: float = 0.667, duration: float = 0.8, **options: Any) -> np.ndarray:
+    def speak(name: str, text: str, seed: int = 5, noise: float = 0.667, duration: float = 0.8, **options: Any) -> np.ndarray:
         model = models[name]
         model.noise_scale, model.noise_scale_duration = noise, duration
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
@@ -151,7 +146,7 @@ def test_a_language_may_be_named(engine: Engine) -> None:
 def test_neighbours_do_not_matter(folder: Path, texts: list[str], data: st.DataObject) -> None:
     """Of any length and voice, sent at once or one by one."""
     asked = [request(text, seed=data.draw(st.integers(0, 9)), speed=data.draw(st.sampled_from([0.5, 1.0]))) for text in texts]
-    server = _Server(folder)
+    server = Worker(folder)
 
     async def scenario(served: Any) -> None:
         alone = [await served.ask("text-to-speech", one) for one in asked]
@@ -159,20 +154,6 @@ def test_neighbours_do_not_matter(folder: Path, texts: list[str], data: st.DataO
         assert together == alone
 
     server._serve(folder.parent, scenario)
-
-
-class _Server(SkillSuite):
-    """The real worker, for tests beside the suite; collected by nobody."""
-
-    __test__ = False
-    skill = Speech()
-    backend = CpuBackend()
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def card(self, folder: Path) -> ModelCard:
-        return card_of(self.folder)
 
 
 @pytest.mark.parametrize("format", ["flac", "mp3", "opus", "aac", "pcm"])
@@ -210,23 +191,17 @@ def test_bounds_hold_before_anything_is_sent(fields: dict[str, Any], param: str)
     assert caught.value.param == param
 
 
-def test_a_long_text_is_spoken_in_parts(tmp_path: Path, folder: Path, reference: Reference) -> None:
+def test_a_long_text_is_spoken_in_parts(engine: Engine, reference: Reference) -> None:
     """Cut after sentences, of which each is what it is alone; a word that does not fit is refused."""
-    config = tmp_path / "modelport.toml"
-    config.write_text(f'[models.vits]\nsource = "{folder}"\nbackend = "cpu"\nmax_length = 64\n')
     first, second = "The cat was good. He is bad.", "It is a dog."
-    with Engine(config=config) as engine:
-        found = samples(speak(engine, "vits", request(f"{first} {second}")))
-        np.testing.assert_allclose(found, np.concatenate([reference("vits", one) for one in (first, second)]), atol=STEP)
-        with pytest.raises(InputTooLong, match="a stretch of 40 characters without a space"):
-            speak(engine, "vits", request("a " + "b" * 40))
+    found = samples(speak(engine, "short", request(f"{first} {second}")))
+    np.testing.assert_allclose(found, np.concatenate([reference("vits", one) for one in (first, second)]), atol=STEP)
+    with pytest.raises(InputTooLong, match="a stretch of 40 characters without a space"):
+        speak(engine, "short", request("a " + "b" * 40))
 
 
-def test_voices_get_names_in_the_configuration(tmp_path: Path, several: Path, reference: Reference) -> None:
-    config = tmp_path / "modelport.toml"
-    config.write_text(f'[models.v]\nsource = "{several}"\nbackend = "cpu"\n[models.v.options]\nvoices = {{ alloy = "2" }}\n')
-    with Engine(config=config) as engine:
-        found = samples(speak(engine, "v", request(TEXTS[0], voice="alloy")))
+def test_voices_get_names_in_the_configuration(engine: Engine, reference: Reference) -> None:
+    found = samples(speak(engine, "several", request(TEXTS[0], voice="alloy")))
     np.testing.assert_allclose(found, reference("several", TEXTS[0], speaker_id=2), atol=STEP)
 
 

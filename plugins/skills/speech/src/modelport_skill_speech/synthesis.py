@@ -25,7 +25,6 @@ DEFAULT_CHECKPOINTS: Mapping[str, str] = {
     "bark": "suno/bark-small",
     "csm": "sesame/csm-1b",
     "musicgen": "facebook/musicgen-small",
-    "musicgen_melody": "facebook/musicgen-melody",
     "seamless_m4t": "facebook/hf-seamless-m4t-medium",
     "seamless_m4t_v2": "facebook/seamless-m4t-v2-large",
 }
@@ -58,7 +57,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     ends: tuple[str, ...]
     module: str
     inputs: dict[str, str | tuple[str, tuple[str | int, ...]]] = {}
-    parameters: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ("seed",)
     vocoder: str = ""
     rate: bool = False
     random: bool = True
@@ -82,13 +81,6 @@ _SEAMLESS: dict[str, Any] = {
     "inputs": {"attention_mask": ("int64", ("batch", "tokens")), **_SPEAKER, **_SAMPLING},
     "parameters": ("seed", *_SAMPLING),
 }
-_MUSIC: dict[str, Any] = {
-    "ends": ("ForConditionalGeneration",),
-    "module": "Music",
-    "inputs": {"attention_mask": ("int64", ("batch", "tokens")), **_SAMPLING},
-    "parameters": ("seed", *_SAMPLING),
-    "cuts": False,
-}
 
 KINDS: Mapping[str, Kind] = {
     "vits": Kind(
@@ -104,7 +96,6 @@ KINDS: Mapping[str, Kind] = {
         ends=("ForTextToSpeech",),
         module="SpeechT5",
         inputs={"speaker_embedding": ("float32", ("batch", "width"))},
-        parameters=("seed",),
         vocoder="microsoft/speecht5_hifigan",
     ),
     "fastspeech2_conformer": Kind(
@@ -118,8 +109,13 @@ KINDS: Mapping[str, Kind] = {
         parameters=("seed", *_SAMPLING),
     ),
     "csm": Kind(ends=("ForConditionalGeneration",), module="Csm", inputs=dict(_SAMPLING), parameters=("seed", *_SAMPLING)),
-    "musicgen": Kind(**_MUSIC),
-    "musicgen_melody": Kind(**_MUSIC),
+    "musicgen": Kind(
+        ends=("ForConditionalGeneration",),
+        module="Music",
+        inputs={"attention_mask": ("int64", ("batch", "tokens")), **_SAMPLING},
+        parameters=("seed", *_SAMPLING),
+        cuts=False,
+    ),
     "seamless_m4t": Kind(ends=("ForTextToSpeech", "M4TModel"), **_SEAMLESS),
     "seamless_m4t_v2": Kind(ends=("ForTextToSpeech", "M4Tv2Model"), **_SEAMLESS),
 }

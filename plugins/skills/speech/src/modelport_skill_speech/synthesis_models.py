@@ -153,10 +153,15 @@ class Seamless(_Speaker):
 
     def __init__(self, folder: Path, model_type: str) -> None:
         super().__init__(folder, model_type)
-        self._languages = sorted(self.model.generation_config.vocoder_lang_code_to_id)
+        self._languages = sorted(getattr(self.model.generation_config, "vocoder_lang_code_to_id", {}))
+        if not self._languages:
+            raise ConfigurationError(
+                f"generation_config.json in {folder} has no vocoder_lang_code_to_id, the languages it speaks. Fetch it again."
+            )
+        self._speaker = "speaker_id" if model_type.endswith("_v2") else "spkr_id"
 
     def speak(self, language: int, speaker: int = 0, **given: Any) -> dict[str, torch.Tensor]:
-        waveform, lengths = self.model.generate(**given, tgt_lang=self._languages[language], spkr_id=speaker)
+        waveform, lengths = self.model.generate(**given, tgt_lang=self._languages[language], **{self._speaker: speaker})
         return {"waveform": waveform.reshape(1, -1)[:, : int(lengths.reshape(-1)[0])]}
 
 

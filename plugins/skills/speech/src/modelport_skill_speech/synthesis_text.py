@@ -129,7 +129,7 @@ def _load(context: SessionContext) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=card.trust_remote_code)
     except Exception as error:  # anything a damaged or foreign folder can cause
-        if card.model_type.startswith("fastspeech2") and "g2p_en" in str(error):
+        if card.model_type.startswith("fastspeech2") and "g2p" in str(error):
             raise _package(card.name, "turns letters into phonemes", "g2p_en") from error
         why = " ".join(str(error).split())[:300].rstrip(".")
         raise ConfigurationError(f"The checkpoint in {folder} has no tokenizer that can be loaded: {why}.") from error

@@ -14,12 +14,19 @@ from litestar import Litestar, Request, Response
 from litestar.di import Provide
 
 from modelport.contract import ModelInfo, ModelportError, Options, Reply, Timings, Usage
+from modelport.tasks.synthesis import TEXT_TO_SPEECH
 from modelport.tasks.text import FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING, GenerationDelta, join_generation
 from modelport.testing.fake_host import FakeHost, FakePrincipal
 from modelport_api_openai import OpenAI
 
 MODELS = [
-    ModelInfo(id="tiny", tasks=("text-generation", "text-ranking"), created=1_700_000_000, owned_by="someone", context_length=64),
+    ModelInfo(
+        id="tiny",
+        tasks=("text-generation", "text-ranking", "text-to-speech"),
+        created=1_700_000_000,
+        owned_by="someone",
+        context_length=64,
+    ),
     ModelInfo(id="org/tiny", tasks=("feature-extraction",), aliases=("small",)),
 ]
 
@@ -60,7 +67,7 @@ class ScriptedHost(FakeHost):
     """
 
     def __init__(self) -> None:
-        super().__init__(MODELS, [FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING], self._tell)
+        super().__init__(MODELS, [FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING, TEXT_TO_SPEECH], self._tell)
         self.answers: dict[str, Any] = {}
         self.usage = Usage(prompt_tokens=5, completion_tokens=3)
         self.scopes: list[Any] = []

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import soundfile
 import torch
@@ -32,16 +33,17 @@ class Worker(SkillSuite):
     skill = Speech()
     backend = CpuBackend()
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, max_length: int | None = None, **options: Any) -> None:
+        self.folder, self.max_length = folder, max_length
+        self.options = options  # type: ignore[misc]
 
     def card(self, folder: Path) -> ModelCard:
-        return card_of(self.folder)
+        return msgspec.structs.replace(card_of(self.folder), max_length=self.max_length)
 
 
-def ask(folder: Path, *requests: SpeechRequest) -> list[Any]:
+def ask(folder: Path, *requests: SpeechRequest, **settings: Any) -> list[Any]:
     """Answers, or errors, of requests that the worker of `folder` gets at once."""
-    worker = Worker(folder)
+    worker = Worker(folder, **settings)
     program = Speech().programs(card_of(folder))["text-to-speech"]
     worker.checkpoints = {name: lambda _, source=source: Path(source) for name, source in program.checkpoints.items()}  # type: ignore[misc]
 

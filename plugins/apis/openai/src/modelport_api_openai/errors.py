@@ -37,7 +37,7 @@ _TYPE_AND_CODE: dict[str, tuple[str, str | None]] = {
 _POINTLESS = frozenset({"deadline", "configuration", "conflict"})
 """Kinds that the same request would meet again, though the official client would retry their statuses."""
 
-_ABOUT_A_MODEL = re.compile(r"/v1/(embeddings|completions|chat/completions|rerank|models(/[^/]+){1,2})|/v2/rerank")
+_ABOUT_A_MODEL = re.compile(r"/v1/(embeddings|completions|chat/completions|audio/\w+|rerank|models(/[^/]+){1,2})|/v2/rerank")
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):

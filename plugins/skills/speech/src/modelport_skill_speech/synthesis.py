@@ -66,7 +66,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SPEAKER = {"speaker": "int64", "language": "int64"}
-_FAST_SPEECH = {
+_FAST_SPEECH: dict[str, Any] = {
     "inputs": {**_SPEAKER, "speaker_embedding": ("float32", ("batch", "width")), "rate": "float32"},
     "rate": True,
     "random": False,

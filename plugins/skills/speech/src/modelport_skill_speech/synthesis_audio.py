@@ -74,9 +74,11 @@ def stretch(waveform: np.ndarray, rate: int, speed: float) -> np.ndarray:
     parts = []
     while True:
         try:
-            parts.append(sink.pull().to_ndarray().reshape(-1))
+            stretched = sink.pull()
         except (av.error.EOFError, av.error.BlockingIOError):
             break
+        assert isinstance(stretched, av.AudioFrame)
+        parts.append(stretched.to_ndarray().reshape(-1))
     return np.concatenate(parts)[: round(len(waveform) / speed)]
 
 

@@ -44,7 +44,7 @@ class _Speaker(torch.nn.Module):
         with _seeded(int(values.pop("seed")), device):
             return self.speak(**values)
 
-    def speak(self, **given: Any) -> dict[str, torch.Tensor]:
+    def speak(self, *args: Any, **given: Any) -> dict[str, torch.Tensor]:
         """The sound, or the spectrogram, of one row."""
         raise NotImplementedError
 
@@ -97,11 +97,10 @@ class FastSpeech2(_Speaker):
         speaker_embedding: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         self._acoustic.config.speaking_speed = self._slowness / rate
-        one = {"dtype": torch.int64, "device": input_ids.device}
         made = self.model(
             input_ids=input_ids,
-            speaker_ids=None if speaker is None else torch.tensor([[speaker]], **one),
-            lang_ids=None if language is None else torch.tensor([[language]], **one),
+            speaker_ids=None if speaker is None else torch.full((1, 1), speaker, device=input_ids.device),
+            lang_ids=None if language is None else torch.full((1, 1), language, device=input_ids.device),
             speaker_embedding=speaker_embedding,
             return_dict=True,
         )

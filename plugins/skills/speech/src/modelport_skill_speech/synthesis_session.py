@@ -115,7 +115,8 @@ class SynthesisSession(Session):
         if self.context.card.model_type == "vits":
             named = _noise(named)
         types = {bool: np.bool_, int: np.int64, float: np.float32}
-        return {"seed": np.array(chance, np.int64)} | {name: np.array(value, types[type(value)]) for name, value in named.items()}
+        arrays: dict[str, Array] = {name: np.array(value, types[type(value)]) for name, value in named.items()}
+        return arrays | {"seed": np.array(chance, np.int64)}
 
 
 def _noise(named: dict[str, Any]) -> dict[str, float]:
@@ -141,9 +142,9 @@ def _check(named: dict[str, Any], most_tokens: int) -> None:
 
 def _sampling_rate(context: SessionContext) -> int:
     """Samples per second, from whichever file of the checkpoint says it."""
-    config, vocoder = context.card.config, {}
-    if folder := context.checkpoints.get("vocoder"):
-        vocoder = read_json(folder, "config.json") or {}
+    config = context.card.config
+    folder = context.checkpoints.get("vocoder")
+    vocoder = (read_json(folder, "config.json") if folder else None) or {}
     own = read_json(context.folder, "generation_config.json") or {}
     inner = [config.get(name) or {} for name in ("codec_config", "audio_encoder", "vocoder_config")]
     for table in (vocoder, *inner, config, own):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modelport.contract import Array, ConfigurationError, InputTooLong, InvalidRequest, SessionContext
+from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, SessionContext
 from modelport_hf.folder import read_json
 from modelport_skill_speech.synthesis import Kind
 
@@ -45,7 +45,7 @@ class Reader:
             limits.append(self._padded)
         self._longest = min(limit for limit in limits if limit)
 
-    def read(self, text: str, voice: str, language: str | None) -> list[tuple[dict[str, Array], int]]:
+    def read(self, text: str, voice: str, language: str | None) -> list[tuple[dict[str, np.ndarray], int]]:
         """The inputs of each part of a text, and its number of tokens. A text that fits is one part.
 
         Raises:
@@ -88,8 +88,8 @@ class Reader:
         with self._lock:
             return list(self.tokenizer(text, **options)["input_ids"])
 
-    def _arrays(self, ids: list[int]) -> dict[str, Array]:
-        arrays: dict[str, Array] = {"input_ids": np.array(ids, np.int64)}
+    def _arrays(self, ids: list[int]) -> dict[str, np.ndarray]:
+        arrays: dict[str, np.ndarray] = {"input_ids": np.array(ids, np.int64)}
         if "attention_mask" in self._kind.inputs:
             arrays["attention_mask"] = np.ones(len(ids), np.int64)
         missing = max(self._padded - len(ids), 0)

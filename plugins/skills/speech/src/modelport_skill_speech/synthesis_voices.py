@@ -81,7 +81,8 @@ class Voices:
             raise ConfigurationError(f"{param} is {names!r}; it must map names to voices, or to files.", param=param)
         for name, value in names.items():
             if value in self._all:
-                self._all[name], self._own_names[name] = self._all[value], self._own_names.get(value, value)
+                self._all[name] = self._all[value]
+                self._own_names[name] = str(self._own_names.get(value, value))
             elif value == "default":
                 self._all[name] = self._all[self._default] if self._default else _fixed({})
                 self._own_names[name] = self._default or ""
@@ -159,29 +160,28 @@ def _fixed(arrays: dict[str, Array]) -> Callable[[], dict[str, Array]]:
 
 
 def _presets(folder: Path) -> dict[str, Callable[[], dict[str, Array]]]:
-    """Prompts by the names that speaker_embeddings_path.json gives them, read when they are asked for."""
+    """Prompts by the names that speaker_embeddings_path.json gives them, if all three are here; read when they are asked for."""
 
-    def reader(files: Mapping[str, str]) -> Callable[[], dict[str, Array]]:
+    def reader(files: Mapping[str, Path]) -> Callable[[], dict[str, Array]]:
         def read() -> dict[str, Array]:
-            found: dict[str, Array] = {}
+            found: dict[str, Array] = {name: _array(file, np.int64) for name, file in files.items()}
             for name, dimensions in _BARK_PROMPTS.items():
-                array = _array(_inside(folder, files.get(name, "")), np.int64)
-                if array.ndim != dimensions:
-                    raise ConfigurationError(f"{files[name]} is no {name}: it has {array.ndim} axes instead of {dimensions}.")
-                found[name] = array
+                if len(found[name].shape) != dimensions:
+                    raise ConfigurationError(
+                        f"The voice {files[name]} has {len(found[name].shape)} axes instead of {dimensions}."
+                    )
             return found
 
         return read
 
-    listed = read_json(folder, "speaker_embeddings_path.json") or {}
-    return {name: reader(files) for name, files in listed.items() if isinstance(files, Mapping)}
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file `name` of a checkpoint, which may be a link of the Hub's cache, but no way out of the folder."""
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ConfigurationError(f"speaker_embeddings_path.json names the file {name!r}, which does not lie in the checkpoint.")
-    return folder / name
+    presets: dict[str, Callable[[], dict[str, Array]]] = {}
+    for name, listed in (read_json(folder, "speaker_embeddings_path.json") or {}).items():
+        named = listed if isinstance(listed, Mapping) else {}
+        inside = {prompt: Path(str(named[prompt])) for prompt in _BARK_PROMPTS if prompt in named}
+        files = {prompt: folder / file for prompt, file in inside.items() if not file.is_absolute() and ".." not in file.parts}
+        if len(files) == len(_BARK_PROMPTS) and all(file.exists() for file in files.values()):
+            presets[name] = reader(files)
+    return presets
 
 
 def _array(file: Path, dtype: Any) -> np.ndarray:

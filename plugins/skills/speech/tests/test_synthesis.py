@@ -16,6 +16,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.auto import modeling_auto
 
 from modelport import Engine
 from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, Media, ModelCard, SessionContext
@@ -25,6 +26,7 @@ from modelport.testing.checkpoints import tiny_vits
 from modelport.testing.skill import SkillSuite
 from modelport_backend_cpu.backend import CpuBackend
 from modelport_skill_speech import Speech
+from modelport_skill_speech.synthesis import KINDS
 from modelport_skill_speech.synthesis_audio import MIME
 
 from .speaking import STEP, Worker, ask, request, samples
@@ -219,3 +221,27 @@ def test_a_sound_is_a_media(engine: Engine) -> None:
     audio = speak(engine, request("a")).audio
     assert isinstance(audio, Media)
     assert soundfile.info(io.BytesIO(audio.data)).channels == 1
+
+
+@pytest.mark.parametrize("model_type", KINDS)
+def test_a_family_that_speaks_is_one_of_transformers_and_has_a_checkpoint(model_type: str) -> None:
+    mappings = modeling_auto.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES, modeling_auto.MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES
+    names = [mapping[model_type] for mapping in mappings if model_type in mapping]
+    cards = [ModelCard(name="m", model_type=model_type, architectures=(name,)) for name in names]
+    claims = [claim for card in cards if (claim := Speech().claim(card))]
+    assert claims
+    assert claims[0].score == 100
+    assert model_type in Speech.default_checkpoints
+
+
+def test_models_that_share_a_type_with_one_that_speaks_are_left_to_others() -> None:
+    """And one of many tasks is a guess."""
+
+    def claim(model_type: str, architecture: str) -> int:
+        found = Speech().claim(ModelCard(name="m", model_type=model_type, architectures=(architecture,)))
+        return found.score if found else 0
+
+    assert claim("speecht5", "SpeechT5ForSpeechToText") == 0
+    assert claim("seamless_m4t", "SeamlessM4TForTextToText") == 0
+    assert claim("seamless_m4t", "SeamlessM4TModel") == 50
+    assert claim("llama", "LlamaForCausalLM") == 0

@@ -151,7 +151,13 @@ def program(card: ModelCard) -> Program | None:
     )
     made: Literal["waveform", "spectrogram"] = "spectrogram" if kind.vocoder else "waveform"
     build = f"{__package__}.synthesis_models"
-    main = Module(build=f"{build}:{kind.module}", inputs=specs, outputs=(Output(made),), kwargs={"model_type": card.model_type})
+    main = Module(
+        build=f"{build}:{kind.module}",
+        inputs=specs,
+        outputs=(Output(made),),
+        kwargs={"model_type": card.model_type},
+        traceable=False,
+    )
     if not kind.vocoder:
         return Program({"main": main})
     vocoder = Module(

@@ -165,7 +165,7 @@ class Seamless(_Speaker):
 
 
 class Vocoder(torch.nn.Module):
-    """Makes sound of spectrograms; several of one length are one batch.
+    """Makes sound of spectrograms.
 
     Raises:
         ConfigurationError: if the checkpoint is none of a vocoder, or lacks weights.

@@ -13,6 +13,7 @@ from modelport.contract import (
     Array,
     InvalidRequest,
     Item,
+    ModelFailed,
     Run,
     Session,
     SessionContext,
@@ -67,16 +68,20 @@ class SynthesisSession(Session):
         common: dict[str, Array] = {**choice, **of_voice, **of_language}
         if self._kind.rate:
             common["rate"] = np.array(request.speed, np.float32)
-        # A group of its own: what a model makes of a text would depend on its neighbours' noise and on the padding.
-        alone = secrets.token_hex(8)
-        return [
-            Item({**arrays, **common}, tokens, group=f"{alone}-{index}")
-            for index, (arrays, tokens) in enumerate(self._reader.read(request.inputs, voice, language))
-        ]
+        parts = self._reader.read(request.inputs, voice, language)
+        # The item of the vocoder counts as a token of the text.
+        spared = 1 if self._kind.vocoder else 0
+        return [_alone({**arrays, **common}, tokens - spared) for arrays, tokens in parts]
 
     def finish(self, request: SpeechRequest, parts: Sequence[np.ndarray]) -> SpeechResult:
-        """The sound of all parts, one after the other, encoded."""
+        """The sound of all parts, one after the other, encoded.
+
+        Raises:
+            ModelFailed: if there is none.
+        """
         waveform = np.concatenate([part.reshape(-1) for part in parts]).astype(np.float32)
+        if not waveform.size:
+            raise ModelFailed("The model made no sound of this text. Try another seed, or another text.")
         if request.speed != 1.0 and not self._kind.rate:
             waveform = stretch(waveform, self._sampling_rate, request.speed)
         audio, rate = encode(waveform, self._sampling_rate, request.format)
@@ -85,9 +90,7 @@ class SynthesisSession(Session):
     async def _speak(self, run: Run, item: Item) -> np.ndarray:
         made = await run.forward("main", item)
         if self._kind.vocoder:
-            spectrogram = to_numpy(made["spectrogram"])
-            # Those of one length may share a batch: nothing is padded.
-            made = await run.forward("vocoder", Item({"spectrogram": spectrogram}, group=str(len(spectrogram))))
+            made = await run.forward("vocoder", _alone({"spectrogram": to_numpy(made["spectrogram"])}, 1))
         return to_numpy(made["waveform"])
 
     def _choice(self, given: GenerateParameters) -> dict[str, Array]:
@@ -117,6 +120,11 @@ class SynthesisSession(Session):
         types = {bool: np.bool_, int: np.int64, float: np.float32}
         arrays: dict[str, Array] = {name: np.array(value, types[type(value)]) for name, value in named.items()}
         return arrays | {"seed": np.array(chance, np.int64)}
+
+
+def _alone(arrays: dict[str, Array], cost: int) -> Item:
+    """An item that shares no batch: its sound would depend on its neighbours' noise and on the padding."""
+    return Item(arrays, max(cost, 1), group=secrets.token_hex(8))
 
 
 def _noise(named: dict[str, Any]) -> dict[str, float]:

@@ -133,6 +133,10 @@ def _load(context: SessionContext) -> Any:
             raise _package(card.name, "turns letters into phonemes", "g2p_en") from error
         why = " ".join(str(error).split())[:300].rstrip(".")
         raise ConfigurationError(f"The checkpoint in {folder} has no tokenizer that can be loaded: {why}.") from error
+    if card.model_type == "csm" and not tokenizer.chat_template:
+        raise ConfigurationError(
+            f"The checkpoint in {folder} has no chat template, which says how a csm model is told who speaks. Fetch it again."
+        )
     if card.model_type == "vits":
         from transformers.utils import is_phonemizer_available, is_uroman_available
 

@@ -133,6 +133,11 @@ def test_speakers_are_voices(several: Path, reference: Reference) -> None:
     assert found[0] != found[1]
 
 
+def test_the_only_voice_may_get_a_name_that_clients_insist_on(folder: Path, reference: Reference) -> None:
+    (found,) = ask(folder, request(TEXTS[0], voice="alloy"), voices={"alloy": "default"})
+    np.testing.assert_allclose(samples(found), reference("vits", TEXTS[0]), atol=STEP)
+
+
 def test_a_language_may_be_named(engine: Engine) -> None:
     assert speak(engine, request(TEXTS[0], language="eng")) == speak(engine, request(TEXTS[0]))
 

@@ -86,8 +86,8 @@ KINDS: Mapping[str, Kind] = {
     "vits": Kind(
         ends=("VitsModel",),
         module="Vits",
-        # A minute of speech: its attention and its last layers are what memory goes to.
-        longest=2048,
+        # Half a minute of speech, or two at a quarter of the speed: memory goes to its last layers, sample by sample.
+        longest=1024,
         inputs={"speaker": "int64", "rate": "float32", "noise": "float32", "duration_noise": "float32"},
         parameters=("seed", "do_sample", "temperature"),
         rate=True,

@@ -167,7 +167,8 @@ class Module(msgspec.Struct, frozen=True, tag="module", kw_only=True):
     """A `torch.nn.Module` that no auto class knows.
 
     `build` is `package.module:function`; it is called with the checkpoint's folder and `kwargs`, in the worker.
-    `examples` maps each input to a shape that a converting backend may trace with.
+    `examples` maps each input to a shape that a converting backend may trace with. `traceable` false says that none may: the
+    module loops, or draws, as its inputs say, and a trace would keep what it did once.
     """
 
     build: str
@@ -175,6 +176,7 @@ class Module(msgspec.Struct, frozen=True, tag="module", kw_only=True):
     outputs: tuple[Output, ...]
     kwargs: dict[str, str | int | float | bool] = {}
     examples: dict[str, tuple[int, ...]] = {}
+    traceable: bool = True
     checkpoint: str = "main"
 
 

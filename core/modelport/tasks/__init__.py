@@ -34,6 +34,12 @@ from modelport.tasks.multimodal import (
     ZeroShotDetectionRequest,
     ZeroShotImageRequest,
 )
+from modelport.tasks.synthesis import (
+    MOST_CHARACTERS,
+    TEXT_TO_SPEECH,
+    SpeechRequest,
+    SpeechResult,
+)
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -149,6 +155,7 @@ __all__ = [
     "IMAGE_TEXT_TO_TEXT",
     "IMAGE_TO_TEXT",
     "KEYPOINT_DETECTION",
+    "MOST_CHARACTERS",
     "MOST_DOCUMENTS",
     "MOST_FRAMES",
     "MOST_HYPOTHESES",
@@ -165,6 +172,7 @@ __all__ = [
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
     "TEXT_RANKING",
+    "TEXT_TO_SPEECH",
     "TOKENIZATION",
     "TOKEN_CLASSIFICATION",
     "TRANSLATION",
@@ -221,6 +229,8 @@ __all__ = [
     "Segment",
     "SegmentationRequest",
     "SegmentationResult",
+    "SpeechRequest",
+    "SpeechResult",
     "SummarizationRequest",
     "SummarizationResult",
     "Summary",

@@ -24,6 +24,7 @@ __all__ = [
     "tiny_mistral",
     "tiny_qwen2",
     "tiny_reader",
+    "tiny_vits",
     "write_byte_tokenizer",
     "write_word_tokenizer",
 ]
@@ -143,6 +144,46 @@ def tiny_gpt2(folder: Path, seed: int = 0, **config: Any) -> Path:
 
     made = {"vocab_size": _BYTE_VOCABULARY, "n_positions": 256, "n_embd": 64, "n_layer": 2, "n_head": 4}
     return _bytes(folder, GPT2LMHeadModel, GPT2Config(**(made | _ids() | config)), seed)
+
+
+def tiny_vits(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """A VitsModel that speaks at 16 kHz, and a tokenizer of the letters a to z, whose language is `eng`."""
+    import torch
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    letters = " 'abcdefghijklmnopqrstuvwxyz"
+    sizes = {
+        "vocab_size": len(letters) + 2,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 32,
+        "flow_size": 16,
+        "spectrogram_bins": 9,
+        "upsample_initial_channel": 16,
+        "upsample_rates": [8, 4],
+        "upsample_kernel_sizes": [16, 8],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+        "prior_encoder_num_flows": 2,
+        "prior_encoder_num_wavenet_layers": 2,
+        "posterior_encoder_num_wavenet_layers": 2,
+        "duration_predictor_num_flows": 2,
+        "duration_predictor_filter_channels": 16,
+        "depth_separable_num_layers": 2,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = VitsModel(VitsConfig(**(sizes | config)))
+        # Its own are so small that all texts sound alike; durations would explode.
+        for name, parameter in made.named_parameters():
+            if parameter.dim() > 1 and "duration" not in name and "original0" not in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    made.save_pretrained(folder, safe_serialization=True)
+    vocabulary = {"<pad>": 0, **{letter: at for at, letter in enumerate(letters, 1)}, "<unk>": len(letters) + 1}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    VitsTokenizer(folder / "vocab.json", language="eng", phonemize=False).save_pretrained(folder)
+    return folder
 
 
 def write_byte_tokenizer(

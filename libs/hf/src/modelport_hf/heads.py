@@ -41,6 +41,11 @@ _SUFFIXES = (
     ("ForDepthEstimation", "depth-estimation"),
     ("ForKeypointDetection", "keypoint-detection"),
     ("Blip2ForImageTextRetrieval", "zero-shot-image-classification"),
+    ("ForTextToSpeech", "text-to-waveform"),
+    ("WithHifiGan", "text-to-waveform"),
+    ("FastSpeech2ConformerModel", "text-to-spectrogram"),
+    ("VitsModel", "text-to-waveform"),
+    ("BarkModel", "text-to-waveform"),
     ("MTModel", "conditional-generation"),
     ("ForCTC", "ctc"),
     ("ForSpeechToText", "speech-seq2seq"),
@@ -51,7 +56,15 @@ _SUFFIXES = (
 )
 """Ends of class names, the most specific first, and the auto-class head that each belongs to."""
 
-_OTHER_SENSES = ("vision_config", "audio_config", "image_size", "num_mel_bins", "speech_config", "feat_extract_norm")
+_OTHER_SENSES = (
+    "vision_config",
+    "audio_config",
+    "audio_encoder",
+    "image_size",
+    "num_mel_bins",
+    "speech_config",
+    "feat_extract_norm",
+)
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 

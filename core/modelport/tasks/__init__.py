@@ -1,5 +1,13 @@
 """The built-in tasks, one file per modality."""
 
+from modelport.tasks.table import (
+    MOST_CELLS,
+    MOST_QUERIES,
+    TABLE_QUESTION_ANSWERING,
+    TableAnswer,
+    TableAnswersResult,
+    TableQuestionRequest,
+)
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     MOST_DOCUMENTS,
@@ -100,16 +108,19 @@ __all__ = [
     "IMAGE_FEATURE_EXTRACTION",
     "IMAGE_SEGMENTATION",
     "KEYPOINT_DETECTION",
+    "MOST_CELLS",
     "MOST_DOCUMENTS",
     "MOST_FRAMES",
     "MOST_HYPOTHESES",
     "MOST_INPUTS",
     "MOST_LOGPROBS",
+    "MOST_QUERIES",
     "MOST_QUESTIONS",
     "MOST_TEXTS",
     "OBJECT_DETECTION",
     "QUESTION_ANSWERING",
     "SUMMARIZATION",
+    "TABLE_QUESTION_ANSWERING",
     "TEXT2TEXT_GENERATION",
     "TEXT_CLASSIFICATION",
     "TEXT_GENERATION",
@@ -160,6 +171,9 @@ __all__ = [
     "SummarizationRequest",
     "SummarizationResult",
     "Summary",
+    "TableAnswer",
+    "TableAnswersResult",
+    "TableQuestionRequest",
     "Text2TextRequest",
     "Text2TextResult",
     "TextToken",

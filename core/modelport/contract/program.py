@@ -118,9 +118,14 @@ class At(_Step, frozen=True, tag="at"):
 
 
 class Splade(_Step, frozen=True, tag="splade"):
-    """(batch, sequence, vocabulary) → (batch, vocabulary): max over unmasked positions of log(1 + relu(x))."""
+    """(batch, sequence, vocabulary) → (batch, vocabulary): max or sum over unmasked positions of log(1 + relu(x)).
+
+    `log1p_relu` takes the logarithm twice: log(1 + log(1 + relu(x))).
+    """
 
     mask: str = "attention_mask"
+    mode: Literal["max", "sum"] = "max"
+    activation: Literal["relu", "log1p_relu"] = "relu"
 
 
 class Cast(_Step, frozen=True, tag="cast"):

@@ -52,7 +52,9 @@ class TokenClassification(Skill):
         task = _TASKS.get(_head(card) or "")
         if task is None or not has_tokenizer(card.files) or not is_text(card.config, card.files):
             return None
-        return Claim((task,), 100, f"{card.architectures[0]} does {task}")
+        # Sparse models of sentence-transformers have the head for masked words, and another use for it.
+        score = 50 if "modules.json" in card.files else 100
+        return Claim((task,), score, f"{card.architectures[0]} does {task}")
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
         claim = self.claim(card)

@@ -46,7 +46,7 @@ class ArraySpec(msgspec.Struct, frozen=True):
     """One input array.
 
     Args:
-        name: The argument of the model's method.
+        name: The argument of the model's method. `name.0`, `name.1`, … are gathered into one argument, a list.
         dtype: NumPy's name of the type.
         axes: A name or a fixed size for each axis *after* stacking; the first is always `batch`. Axes with one name
             are padded to one length.

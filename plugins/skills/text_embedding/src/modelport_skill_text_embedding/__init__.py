@@ -46,7 +46,7 @@ class TextEmbedding(Skill):
             return None
         if is_sparse(card):
             return Claim((_SPARSE,), 100, "modules.json says that it is a sparse model of sentence-transformers")
-        tasks = _DENSE
+        tasks: tuple[str, ...] = _DENSE
         if "modules.json" in card.files:
             return Claim(tasks, 100, "modules.json says that it is a sentence-transformers model")
         if head == "text-encoding" or (head == "feature-extraction" and not card.config.get("is_encoder_decoder")):

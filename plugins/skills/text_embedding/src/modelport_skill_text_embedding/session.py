@@ -176,7 +176,7 @@ class EmbeddingSession(Session):
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def _entries(row: np.ndarray) -> list[SparseValue]:

@@ -52,12 +52,14 @@ class ArraySpec(msgspec.Struct, frozen=True):
             are padded to one length.
         pad: The value that fills padding. `None` asks for the tokenizer's pad id, which the session supplies in
             `SessionContext.pads`; a session that pads itself may ignore it.
+        optional: Whether a batch may be without it. A backend whose graphs have fixed inputs refuses such an entry.
     """
 
     name: str
     dtype: str = "int64"
     axes: tuple[str | int, ...] = ("batch", "sequence")
     pad: int | float | None = 0
+    optional: bool = False
 
 
 class _Step(msgspec.Struct, frozen=True):

@@ -142,6 +142,8 @@ def _refusal(program: Program, card: ModelCard) -> str | None:
             "checkpoint, with backends.openvino.weights for smaller ones."
         )
     for name, entry in program.entries.items():
+        if loose := [spec.name for spec in entry.inputs if spec.optional]:
+            return f"entry {name!r} has inputs that may be left out ({', '.join(loose)}), and a converted model takes them all."
         if not isinstance(entry, Generate):
             continue
         if entry.mode == "own":

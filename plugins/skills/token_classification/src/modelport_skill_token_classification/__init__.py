@@ -90,7 +90,7 @@ def _head(card: ModelCard) -> str | None:
 
 def _table_program(card: ModelCard) -> Program:
     """A model of tables takes several types of each token: its row, its column, its rank there."""
-    types = ArraySpec("token_type_ids", axes=("batch", "sequence", "types"))
+    types = ArraySpec("token_type_ids", axes=("batch", "sequence", 7))
     inputs = (ArraySpec("input_ids", pad=None), ArraySpec("attention_mask"), types)
     names = ("logits", "logits_aggregation") if card.config.get("num_aggregation_labels") else ("logits",)
     entry = Forward(head="table-question-answering", inputs=inputs, outputs=tuple(Output(name) for name in names))

@@ -29,9 +29,9 @@ def segmenter_program(card: ModelCard) -> Program:
         for level, name in enumerate(sources)
     )
     prompts = (
-        ArraySpec("input_points", "float32", ("batch", "objects", "points", 2)),
-        ArraySpec("input_labels", "int64", ("batch", "objects", "points")),
-        ArraySpec("input_boxes", "float32", ("batch", "objects", 4)),
+        ArraySpec("input_points", "float32", ("batch", "objects", "points", 2), optional=True),
+        ArraySpec("input_labels", "int64", ("batch", "objects", "points"), optional=True),
+        ArraySpec("input_boxes", "float32", ("batch", "objects", 4), optional=True),
     )
     masks = (Output("iou_scores"), Output("pred_masks"))
     return Program(

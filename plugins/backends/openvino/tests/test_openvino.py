@@ -84,6 +84,7 @@ def test_devices_are_openvinos_own(device: Device) -> None:
         (Generate(rules=("suppress",)), {}, "rules over logits"),
         (Generate(), {"model_type": "mamba", "state_size": 16}, "recurrent state"),
         (Generate(), {"model_type": "t5", "is_encoder_decoder": True}, "encoder and a decoder"),
+        (Forward(head="x", inputs=(ArraySpec("boxes", optional=True),), outputs=()), {}, "may be left out (boxes)"),
     ],
 )
 def test_what_cannot_run_is_refused_with_its_reason(entry: Entry, config: dict, reason: str, device: Device) -> None:

@@ -1,0 +1,85 @@
+"""A tiny checkpoint of a pair, from its configuration's class alone, in which every weight, bias and norm is random."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from pairs import HERE, Pair
+from shrink import tiny_config
+
+MOST_PARAMETERS = 12_000_000
+"""A model that is larger even when shrunk is not built: the sweep would take all day."""
+
+OVERRIDES: dict[str, dict[str, Any]] = tomllib.loads((HERE / "overrides.toml").read_text(encoding="utf-8"))
+
+
+class CannotBuild(Exception):
+    """Why there is no tiny model of a pair."""
+
+
+def changes_of(pair: Pair, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table says of the type, then of the pair, over what its task asks for."""
+    made = dict(more)
+    for name in (pair.model_type, pair.name):
+        made |= {key: value for key, value in OVERRIDES.get(name, {}).items() if not key.startswith("_")}
+    return made
+
+
+def note_of(pair: Pair, name: str) -> Any:
+    """What the table notes of a pair or type beside its configuration (`_class`, `_processor`, …), or None."""
+    return OVERRIDES.get(pair.name, {}).get(name, OVERRIDES.get(pair.model_type, {}).get(name))
+
+
+def build(pair: Pair, more: Mapping[str, Any]) -> Any:
+    """The model, in evaluation mode. `more` are settings that the task asks for (`num_labels`).
+
+    Raises:
+        CannotBuild: with what its classes raise.
+    """
+    import torch
+    import transformers
+
+    wanted = note_of(pair, "_class") or pair.architectures[0]
+    kind = getattr(transformers, wanted, None)
+    if kind is None:
+        raise CannotBuild(f"transformers has no {wanted} here")
+    try:
+        config = tiny_config(pair.model_type, changes_of(pair, more))
+        expected = getattr(kind, "config_class", None)
+        if expected is not None and not isinstance(config, expected):
+            config = _inner(config, expected)
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in kind(config).parameters())
+        if size > MOST_PARAMETERS:
+            raise CannotBuild(f"{size:,} parameters, even with a shrunk configuration")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = kind(config).eval()
+            stir(model)
+    except CannotBuild:
+        raise
+    except Exception as error:
+        raise CannotBuild(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    return model
+
+
+def stir(model: Any) -> None:
+    """Moves every weight away from where it starts: a model whose biases are zero and whose norms are one hides mistakes, and
+    one with the usual small weights says the same of everything."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                fan = parameter[0].numel() if parameter.dim() > 1 else 100
+                parameter.add_(torch.randn_like(parameter) * min(fan**-0.5, 0.3))
+
+
+def _inner(config: Any, expected: Any) -> Any:
+    """The part of a configuration that a class takes: a text model's of one that takes images too."""
+    for name in getattr(config, "sub_configs", {}):
+        if isinstance(part := getattr(config, name, None), expected):
+            return part
+    return config

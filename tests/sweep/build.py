@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pairs import HERE, Pair
@@ -22,17 +23,23 @@ class CannotBuild(Exception):
 def changes_of(pair: Pair, more: Mapping[str, Any]) -> dict[str, Any]:
     """What the table says of the type, then of the pair, over what its task asks for."""
     made = dict(more)
-    for name in (pair.model_type, pair.name):
-        made |= {key: value for key, value in OVERRIDES.get(name, {}).items() if not key.startswith("_")}
+    for told in _told(pair):
+        made |= {key: value for key, value in told.items() if not key.startswith("_")}
     return made
 
 
 def note_of(pair: Pair, name: str) -> Any:
     """What the table notes of a pair or type beside its configuration (`_class`, `_processor`, …), or None."""
-    return OVERRIDES.get(pair.name, {}).get(name, OVERRIDES.get(pair.model_type, {}).get(name))
+    return next((told[name] for told in reversed(_told(pair)) if name in told), None)
 
 
-def build(pair: Pair, more: Mapping[str, Any]) -> Any:
+def _told(pair: Pair) -> list[dict[str, Any]]:
+    """The entries of the table that hold for a pair, the plainest first."""
+    own = OVERRIDES.get(pair.model_type, {})
+    return [OVERRIDES.get(own.get("_like", ""), {}), own, OVERRIDES.get(pair.name, {})]
+
+
+def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:
     """The model, in evaluation mode. `more` are settings that the task asks for (`num_labels`).
 
     Raises:
@@ -49,13 +56,13 @@ def build(pair: Pair, more: Mapping[str, Any]) -> Any:
         config = tiny_config(pair.model_type, changes_of(pair, more))
         expected = getattr(kind, "config_class", None)
         if expected is not None and not isinstance(config, expected):
-            config = _inner(config, expected)
+            config = _inner(config, expected, more)
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in kind(config).parameters())
         if size > MOST_PARAMETERS:
             raise CannotBuild(f"{size:,} parameters, even with a shrunk configuration")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             model = kind(config).eval()
             stir(model)
     except CannotBuild:
@@ -72,14 +79,27 @@ def stir(model: Any) -> None:
 
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point():
+            if parameter.is_floating_point() and parameter.numel():
                 fan = parameter[0].numel() if parameter.dim() > 1 else 100
-                parameter.add_(torch.randn_like(parameter) * min(fan**-0.5, 0.3))
+                parameter.add_(torch.randn_like(parameter) * min(max(fan, 1) ** -0.5, 0.3))
 
 
-def _inner(config: Any, expected: Any) -> Any:
-    """The part of a configuration that a class takes: a text model's of one that takes images too."""
+def _inner(config: Any, expected: Any, more: Mapping[str, Any]) -> Any:
+    """The part of a configuration that a class takes: a text model's of one that takes images too. The whole is kept beside it, for
+    the checkpoint."""
     for name in getattr(config, "sub_configs", {}):
         if isinstance(part := getattr(config, name, None), expected):
+            for key, value in more.items():
+                setattr(part, key, value)
+            part.whole = config
             return part
     return config
+
+
+def save(model: Any, folder: Path) -> None:
+    """The checkpoint, in the form that the mappings know: a part's model is described by the whole's configuration."""
+    whole = model.config.__dict__.pop("whole", None)
+    model.save_pretrained(folder)
+    if whole is not None:
+        whole.architectures = [type(model).__name__]
+        whole.save_pretrained(folder)

@@ -49,7 +49,7 @@ def all_pairs() -> list[Pair]:
         only = {model_type for name in told.get("only", ()) for model_type in _mapping(modeling_auto, name)}
         for name in told["mappings"]:
             for model_type, classes in sorted(_mapping(modeling_auto, name).items()):
-                if only and model_type not in only:
+                if (only and model_type not in only) or model_type in told.get("except", ()):
                     continue
                 names = (classes,) if isinstance(classes, str) else tuple(classes)
                 pair = Pair(model_type, head, names)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from build import OVERRIDES
+from build import changes_of
 from pairs import HERE, Pair
 
 FILE = HERE.parents[1] / "core/modelport/core/catalog/verified.json"
@@ -61,6 +61,6 @@ class Results:
 def recipe(pair: Pair) -> str:
     """A digest of what makes the pair's checkpoint and questions, the general rules aside."""
     adaptor = HERE / f"adaptors/{pair.adaptor}.py"
-    said: list[Any] = [OVERRIDES.get(pair.model_type), OVERRIDES.get(pair.name), pair.architectures]
+    said: list[Any] = [changes_of(pair, {}), pair.architectures]
     said.append(adaptor.read_text(encoding="utf-8") if adaptor.exists() else "")
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]

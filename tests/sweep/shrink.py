@@ -27,13 +27,26 @@ _RULES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     (("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"), 2),
     (("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"), 256),
-    (("projection_dim",), WIDTH),
+    (("projection_dim", "pronunciation_embed_dim", "shape_embed_dim"), WIDTH),
+    (("rotary_dim",), 4),
+    (("qk_rope_head_dim", "qk_nope_head_dim", "linear_key_head_dim", "linear_value_head_dim", "mamba_d_head", "mamba_head_dim",
+      "mamba_headdim", "index_head_dim"), 8),
+    (("kv_lora_rank", "q_lora_rank", "state_size", "mamba_d_state", "ssm_state_size", "hidden_size_per_layer_input",
+      "mamba_dt_rank", "time_step_rank"), 16),
+    (("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 8),
+    (("mamba_d_ssm",), 64),
+    (("linear_num_key_heads", "index_n_heads"), 2),
+    (("linear_num_value_heads",), 4),
+    (("num_dense_layers", "first_k_dense_replace", "topk_group"), 1),
+    (("n_group",), 2),
+    (("chunk_size", "mamba_chunk_size"), 16),
+    (("image_size", "pretrain_img_size"), 64),
+    (("num_frames", "frames_per_clip"), 4),
+    (("num_queries", "num_object_queries", "num_detection_tokens"), 6),
+    (("feature_size", "mask_feature_size", "fpn_feature_size", "fusion_hidden_size", "encoder_hidden_dim", "decoder_hidden_size",
+      "encoder_feedforward_dim", "decoder_hidden_dim", "reassemble_hidden_size", "pool_hidden_size", "auxiliary_channels"), WIDTH),
 )  # fmt: skip
 _SIZES = {name: size for names, size in _RULES for name in names}
-_VOCABULARIES = ("vocab_size", "vocab_size_per_layer_input", "encoder_vocab_size", "decoder_vocab_size", "src_vocab_size",
-                 "tgt_vocab_size")  # fmt: skip
-_BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "attention_types", "block_types", "no_rope_layers",
-             "attention_layers", "sparse_layers", "mlp_only_layers", "hybrid_layer_ids", "block_type")  # fmt: skip
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2, "unk_token_id": 3,
             "mask_token_id": 4, "decoder_start_token_id": 1, "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
 FIRST_MARK = 5
@@ -52,15 +65,23 @@ def tiny_config(model_type: str, changes: Mapping[str, Any] | None = None) -> An
     kind = CONFIG_MAPPING[model_type]
     fields = _shrunk(_defaults(kind))
     _merge(fields, changes or {})
+    if "out_indices" in (changes or {}):
+        fields.pop("out_features", None)
     return kind(**fields)
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    """What the class is made with by default, nested configurations as tables."""
+    """What the class is made with by default, nested configurations as tables. What it works out from other sizes is left to it."""
     made = kind()
-    told = made.to_dict()
-    accepted = set(inspect.signature(kind.__init__).parameters) | set(getattr(kind, "sub_configs", {}))
-    fields = {name: value for name, value in told.items() if name in accepted}
+    parameters = inspect.signature(kind.__init__).parameters
+    fields = {}
+    for name, value in made.to_dict().items():
+        if name not in parameters and name != "out_features":
+            continue
+        derived = name in parameters and parameters[name].default is None and isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not derived or name in _SIZES or name.endswith("_id"):
+            fields[name] = value
+    fields["layers of it"] = next((value for name, value in fields.items() if _is_depth(name, value)), 0)
     for name in getattr(kind, "sub_configs", {}):
         nested = getattr(made, name, None)
         if nested is not None and hasattr(nested, "to_dict"):
@@ -70,10 +91,12 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def _shrunk(fields: Mapping[str, Any]) -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     marks = 0
-    layers = next((LAYERS for name in fields if _SIZES.get(name) == LAYERS and "layer" in name), LAYERS)
+    depth = fields.get("layers of it", 0)
     for name, value in fields.items():
+        if name == "layers of it":
+            continue
         if isinstance(value, Mapping) and ("model_type" in value or name.endswith("_config")):
             made[name] = _shrunk(value)
         elif name in _SPECIAL:
@@ -81,28 +104,53 @@ def _shrunk(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif name.endswith(("token_id", "token_index")) and isinstance(value, int) and value >= 0:
             made[name] = FIRST_MARK + marks % MARKS
             marks += 1
-        elif name in _VOCABULARIES and isinstance(value, int):
+        elif name.endswith("vocab_size") and isinstance(value, int) and value > 16:
             made[name] = VOCABULARY
-        elif name in _BY_LAYER and isinstance(value, list):
-            made[name] = _kinds(value, layers)
+        elif isinstance(value, list) and depth > LAYERS and len(value) == depth:
+            made[name] = _kinds([min(each, _SIZES[name]) if name in _SIZES else each for each in value])
+        elif isinstance(value, (list, tuple)) and value and all(type(each) is int for each in value) and "ndices" not in name:
+            made[name] = _stages(name, list(value))
+        elif name == "patch_size" and isinstance(value, int) and value > 8:
+            made[name] = 16
         elif name in _SIZES and isinstance(value, int) and not isinstance(value, bool):
             made[name] = min(value, _SIZES[name]) if value > 0 else value
         else:
             made[name] = value
+    stages = made.get("out_features")
+    if depth and stages:  # of a transformer: one layer for each that is read
+        made["out_features"] = [f"stage{n + 1}" for n in range(len(stages))]
+        made["num_hidden_layers"] = max(LAYERS, len(stages))
+    elif stages is None:
+        made.pop("out_features", None)
     return made
 
 
-def _kinds(value: list[Any], layers: int) -> list[Any]:
+def _kinds(value: list[Any]) -> list[Any]:
     """The first layer and the first that differs from it, so that both kinds are there."""
-    if not value:
-        return value
     others = [each for each in value if each != value[0]]
-    return ([value[0], *others[:1]] + [value[0]] * layers)[:layers]
+    return ([value[0], *others[:1]] + [value[0]] * LAYERS)[:LAYERS]
+
+
+def _stages(name: str, value: list[int]) -> list[int]:
+    """Sizes of the stages of a model of images: wider ones stay wider, and heads divide all."""
+    if name in _SIZES and len(value) == 2 and _SIZES[name] == 64:
+        return [64, 64]
+    if "depth" in name or name in ("layers", "num_layers", "num_blocks", "stage_num_blocks"):
+        return [1] * len(value)
+    if "head" in name:
+        return [2] * len(value)
+    if max(value) < 32 or any(word in name for word in ("stride", "kernel", "ratio", "factor")):
+        return value
+    return [8 * max(1, round(4 * each / max(value))) for each in value]
+
+
+def _is_depth(name: str, value: Any) -> bool:
+    return _SIZES.get(name) == LAYERS and isinstance(value, int) and value > LAYERS
 
 
 def _merge(fields: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(fields.get(name), dict):
+        if isinstance(value, Mapping) and isinstance(fields.get(name), dict) and "model_type" not in value:
             _merge(fields[name], value)
         else:
             fields[name] = value

@@ -20,8 +20,8 @@ TEXTS = ("good", "this is a bad day", "you have a cat, and they had two dogs.")
 assert SPECIALS.index("<mark0>") == FIRST_MARK
 
 
-def write_tokenizer(folder: Path, *, encloses: bool, max_length: int = 250, names: dict[str, Any] | None = None) -> None:
-    """tokenizer.json and its configuration; `encloses`: texts stand between `<s>` and `</s>`."""
+def write_tokenizer(folder: Path, *, encloses: bool, pair: str | None = None) -> None:
+    """tokenizer.json and its configuration; `encloses`: texts stand between `<s>` and `</s>`, and pairs as `pair` says."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     alphabet = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(chr(code))[0][0]
@@ -35,12 +35,12 @@ def write_tokenizer(folder: Path, *, encloses: bool, max_length: int = 250, name
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     if encloses:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 1), ("</s>", 2)]
+            single="<s> $A </s>", pair=pair or "<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 1), ("</s>", 2)]
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length} | NAMES
-    config |= {"clean_up_tokenization_spaces": False} | (names or {})
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 250} | NAMES
+    config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -49,3 +49,14 @@ def read_tokenizer(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(str(folder))
+
+
+def tensors(model: Any, tokenizer: Any, *texts: str) -> dict[str, Any]:
+    """The inputs of one text or pair that the model's forward takes."""
+    import inspect
+
+    takes = inspect.signature(model.forward).parameters
+    made = dict(tokenizer(*texts, return_tensors="pt"))
+    if not (getattr(model.config, "type_vocab_size", None) or 0) > 1:
+        made.pop("token_type_ids", None)
+    return {name: value for name, value in made.items() if name in takes}

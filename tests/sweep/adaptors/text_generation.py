@@ -28,5 +28,5 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     return tools.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def answered(result: Any, request: dict[str, Any]) -> Any:
+def answered(result: Any, request: dict[str, Any], index: int) -> Any:
     return result.choices[0].text

@@ -9,6 +9,7 @@ import numpy as np
 from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Session, SessionContext, UnsupportedParameter, to_numpy
 from modelport.tasks.text import EmbeddingRequest, EmbeddingResult
 from modelport_hf.folder import position_limit
+from modelport_hf.padding import length_group
 from modelport_hf.tokenizer import Encoded, load_tokenizer
 from modelport_skill_text_embedding.recipe import recipe_of
 
@@ -115,7 +116,7 @@ class EmbeddingSession(Session):
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if self._typed:
             arrays["token_type_ids"] = np.array(encoded.type_ids, dtype=np.int64)
-        return Item(arrays, cost=len(ids))
+        return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
 
 def _inputs(request: EmbeddingRequest) -> list[str | list[int]]:

@@ -20,6 +20,10 @@ _OUTPUTS = {
 }
 
 
+_FILLERS = frozenset({"bart", "mbart", "mvp"})
+"""Encoder-decoders that were trained to repeat a text with its masks filled, which is how transformers' fill-mask uses them."""
+
+
 class TokenClassification(Skill):
     """One head, one task."""
 
@@ -40,8 +44,11 @@ class TokenClassification(Skill):
 
     def claim(self, card: ModelCard) -> Claim | None:
         task = _TASKS.get(head_of(card.architectures) or "")
-        if task is None or not has_tokenizer(card.files) or not is_text(card.config, card.files):
+        is_of_text = is_text(card.config, card.files) or "text_config" in card.config or task == "fill-mask"
+        if not has_tokenizer(card.files) or not is_of_text:
             return None
+        if task is None:
+            return Claim(("fill-mask",), 80, f"{card.architectures[0]} was trained to fill masks") if _fills(card) else None
         return Claim((task,), 100, f"{card.architectures[0]} does {task}")
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
@@ -61,6 +68,14 @@ class TokenClassification(Skill):
 
         kinds = {"token-classification": TokenSession, "fill-mask": MaskSession, "question-answering": AnsweringSession}
         return kinds[context.task](context)
+
+
+def _fills(card: ModelCard) -> bool:
+    """Whether a model without `ForMaskedLM` in its name fills masks: XLM and Flaubert have one class for both directions."""
+    name = card.architectures[0] if card.architectures else ""
+    if name.endswith("WithLMHeadModel"):
+        return not card.config.get("causal")
+    return card.model_type in _FILLERS and head_of(card.architectures) == "conditional-generation"
 
 
 @hookimpl

@@ -64,7 +64,7 @@ def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = kind(config).eval()
-            stir(model)
+            stir(model, 1 + seed / 2)
     except CannotBuild:
         raise
     except Exception as error:
@@ -72,7 +72,7 @@ def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:
     return model
 
 
-def stir(model: Any) -> None:
+def stir(model: Any, strength: float = 1.0) -> None:
     """Moves every weight away from where it starts: a model whose biases are zero and whose norms are one hides mistakes, and
     one with the usual small weights says the same of everything."""
     import torch
@@ -81,12 +81,12 @@ def stir(model: Any) -> None:
         for parameter in model.parameters():
             if parameter.is_floating_point() and parameter.numel():
                 fan = parameter[0].numel() if parameter.dim() > 1 else 100
-                parameter.add_(torch.randn_like(parameter) * min(max(fan, 1) ** -0.5, 0.3))
+                parameter.add_(torch.randn_like(parameter) * strength * min(max(fan, 1) ** -0.5, 0.3))
 
 
 def _inner(config: Any, expected: Any, more: Mapping[str, Any]) -> Any:
-    """The part of a configuration that a class takes: a text model's of one that takes images too. The whole is kept beside it, for
-    the checkpoint."""
+    """The part of a configuration that a class takes: a text model's of one that takes images too. The whole is kept beside it,
+    for the checkpoint."""
     for name in getattr(config, "sub_configs", {}):
         if isinstance(part := getattr(config, name, None), expected):
             for key, value in more.items():

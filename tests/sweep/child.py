@@ -2,8 +2,8 @@
 
     python child.py FOLDER BACKEND PAIR…
 
-The models are served by modelport's own engine: catalog, claims, placement, host and worker are those of a server; the worker runs
-on a thread of this process, so that the libraries are imported once for all pairs. The reference is computed from the
+The models are served by modelport's own engine: catalog, claims, placement, host and worker are those of a server; the worker
+runs on a thread of this process, so that the libraries are imported once for all pairs. The reference is computed by the
 adaptors, which know transformers and nothing of modelport.
 """
 
@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from build import CannotBuild, build, save
 from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
-
 
 SEEDS = 6
 

@@ -14,8 +14,8 @@ NEAR = 2e-3
 
 
 def difference(expected: Any, got: Any, where: str = "") -> str | None:
-    """Where two answers part, as a sentence without an end, or None if they agree. Arrays agree by cosine and size, numbers within
-    `NEAR`, all else if it is equal."""
+    """Where two answers part, as a sentence without an end, or None if they agree. Arrays agree by cosine and size, numbers
+    within `NEAR`, all else if it is equal."""
     at = f" at {where}" if where else ""
     if isinstance(expected, np.ndarray):
         return _arrays(expected, np.asarray(got), at)

@@ -6,6 +6,7 @@ import base64
 import importlib
 import inspect
 import io
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,13 @@ def _class_of(pair: Any) -> Any:
         stem = name.removesuffix("ImageProcessorPil").lower()
         owner = next((kind for kind in owners if kind.replace("_", "").replace("-", "") == stem), pair.model_type)
         module = model_type_to_module_name(owner)
-    return getattr(importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}"), name)
+    package = importlib.import_module(f"transformers.models.{module}")
+    files = [file.name for file in pkgutil.iter_modules(package.__path__) if "_pil_" in file.name]
+    return next(
+        found
+        for file in files
+        if (found := getattr(importlib.import_module(f"{package.__name__}.{file}"), name, None)) is not None
+    )
 
 
 def _options(kind: Any, side: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from build import changes_of
-from pairs import HERE, Pair
+from pairs import HEADS, HERE, Pair
 
 FILE = HERE.parents[1] / "core/modelport/core/catalog/verified.json"
 
@@ -47,7 +47,8 @@ class Results:
     def write(self) -> None:
         """Writes the file, one pair a line, so that a change of one is a change of one line."""
         lines = [f"  {json.dumps(name)}: {json.dumps(self.pairs[name], ensure_ascii=False)}" for name in sorted(self.pairs)]
-        head = f'{{\n "transformers": {json.dumps(self.transformers)},\n "pairs": {{\n'
+        tasks = json.dumps({head: told["task"] for head, told in HEADS.items()})
+        head = f'{{\n "transformers": {json.dumps(self.transformers)},\n "tasks": {tasks},\n "pairs": {{\n'
         self.file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_suffix(".part")
         temporary.write_text(head + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8")

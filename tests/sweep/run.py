@@ -87,7 +87,13 @@ def _portion(pairs: Sequence[Pair], results: Results, options: argparse.Namespac
     done = 0
     with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
         command = [sys.executable, str(HERE / "child.py"), folder, options.backend, *(pair.name for pair in pairs)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(folder), stderr=None if os.environ.get("SWEEP_DEBUG") else subprocess.DEVNULL)
+        child = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment(folder),
+            stderr=None if os.environ.get("SWEEP_DEBUG") else subprocess.DEVNULL,
+        )
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
         try:

@@ -43,19 +43,20 @@ _RULES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("image_size", "pretrain_img_size"), 64),
     (("num_frames", "frames_per_clip"), 4),
     (("num_queries", "num_object_queries", "num_detection_tokens"), 6),
-    (("feature_size", "mask_feature_size", "fpn_feature_size", "fusion_hidden_size", "encoder_hidden_dim", "decoder_hidden_size",
-      "encoder_feedforward_dim", "decoder_hidden_dim", "reassemble_hidden_size", "pool_hidden_size", "auxiliary_channels"), WIDTH),
+    (("feature_size", "mask_feature_size", "fpn_feature_size", "fusion_hidden_size", "encoder_hidden_dim",
+      "decoder_hidden_size", "encoder_feedforward_dim", "decoder_hidden_dim", "reassemble_hidden_size", "pool_hidden_size", "auxiliary_channels"), WIDTH),
 )  # fmt: skip
 _SIZES = {name: size for names, size in _RULES for name in names}
-_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2, "unk_token_id": 3,
-            "mask_token_id": 4, "decoder_start_token_id": 1, "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2, 
+            "unk_token_id": 3, "mask_token_id": 4, "decoder_start_token_id": 1, "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
 FIRST_MARK = 5
 """Tokens from here on mark images, sounds and the like in a text; see `text.py`."""
 MARKS = 16
 
 
 def tiny_config(model_type: str, changes: Mapping[str, Any] | None = None) -> Any:
-    """The configuration of `model_type`, shrunk; `changes` go before the rules, nested ones for nested configurations.
+    """The configuration of `model_type`, shrunk; `changes` go before the rules: a table in them changes a nested configuration,
+    or is a whole other one if it names its model_type.
 
     Raises:
         Exception: whatever the configuration's class raises for such sizes.
@@ -63,29 +64,38 @@ def tiny_config(model_type: str, changes: Mapping[str, Any] | None = None) -> An
     from transformers import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[model_type]
-    fields = _shrunk(_defaults(kind))
+    try:
+        made = kind()
+    except Exception:  # made of parts that must be given
+        fields = {}
+    else:
+        fields = _shrunk(_fields_of(made))
     _merge(fields, changes or {})
     if "out_indices" in (changes or {}):
         fields.pop("out_features", None)
     return kind(**fields)
 
 
-def _defaults(kind: Any) -> dict[str, Any]:
-    """What the class is made with by default, nested configurations as tables. What it works out from other sizes is left to it."""
-    made = kind()
-    parameters = inspect.signature(kind.__init__).parameters
+def _fields_of(made: Any) -> dict[str, Any]:
+    """What a configuration is made with, nested ones as tables. What it works out from other sizes is left to it."""
+    parameters = inspect.signature(type(made).__init__).parameters
     fields = {}
     for name, value in made.to_dict().items():
         if name not in parameters and name != "out_features":
             continue
-        derived = name in parameters and parameters[name].default is None and isinstance(value, (int, float)) and not isinstance(value, bool)
+        derived = (
+            name in parameters
+            and parameters[name].default is None
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+        )
         if not derived or name in _SIZES or name.endswith("_id"):
             fields[name] = value
     fields["layers of it"] = next((value for name, value in fields.items() if _is_depth(name, value)), 0)
-    for name in getattr(kind, "sub_configs", {}):
+    for name in getattr(made, "sub_configs", {}):
         nested = getattr(made, name, None)
         if nested is not None and hasattr(nested, "to_dict"):
-            inner = _defaults(type(nested)) | {"model_type": nested.model_type}
+            inner = _fields_of(nested) | {"model_type": nested.model_type}
             fields[name] = {key: value for key, value in inner.items() if key not in ("transformers_version",)}
     return fields
 
@@ -100,7 +110,9 @@ def _shrunk(fields: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and ("model_type" in value or name.endswith("_config")):
             made[name] = _shrunk(value)
         elif name in _SPECIAL:
-            made[name] = None if value is None and name not in ("pad_token_id", "eos_token_id", "bos_token_id") else _SPECIAL[name]
+            made[name] = (
+                None if value is None and name not in ("pad_token_id", "eos_token_id", "bos_token_id") else _SPECIAL[name]
+            )
         elif name.endswith(("token_id", "token_index")) and isinstance(value, int) and value >= 0:
             made[name] = FIRST_MARK + marks % MARKS
             marks += 1
@@ -112,6 +124,8 @@ def _shrunk(fields: Mapping[str, Any]) -> dict[str, Any]:
             made[name] = _stages(name, list(value))
         elif name == "patch_size" and isinstance(value, int) and value > 8:
             made[name] = 16
+        elif name == "window_size" and isinstance(value, int) and 2 < value <= 16:
+            made[name] = 2
         elif name in _SIZES and isinstance(value, int) and not isinstance(value, bool):
             made[name] = min(value, _SIZES[name]) if value > 0 else value
         else:
@@ -141,7 +155,7 @@ def _stages(name: str, value: list[int]) -> list[int]:
         return [2] * len(value)
     if max(value) < 32 or any(word in name for word in ("stride", "kernel", "ratio", "factor")):
         return value
-    return [8 * max(1, round(4 * each / max(value))) for each in value]
+    return [each if each <= 4 else 8 * max(1, round(4 * each / max(value))) for each in value]
 
 
 def _is_depth(name: str, value: Any) -> bool:
@@ -150,7 +164,10 @@ def _is_depth(name: str, value: Any) -> bool:
 
 def _merge(fields: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(fields.get(name), dict) and "model_type" not in value:
+        if isinstance(value, Mapping) and "model_type" in value:
+            rest = {key: each for key, each in value.items() if key != "model_type"}
+            fields[name] = tiny_config(value["model_type"], rest).to_dict()
+        elif isinstance(value, Mapping) and isinstance(fields.get(name), dict):
             _merge(fields[name], value)
         else:
             fields[name] = value

@@ -29,7 +29,7 @@ def write_tokenizer(folder: Path, *, encloses: bool, pair: str | None = None) ->
     vocabulary = {token: index for index, token in enumerate((*SPECIALS, *alphabet))}
     filled = vocabulary | {f"<fill{n}>": n for n in range(len(vocabulary), VOCABULARY)}
     assert len(filled) == VOCABULARY
-    tokenizer = Tokenizer(models.BPE(vocab=filled, merges=[], unk_token="<unk>"))  # noqa: S106 — a token of a vocabulary
+    tokenizer = Tokenizer(models.BPE(vocab=filled, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])

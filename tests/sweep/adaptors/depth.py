@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     image = opened(request["inputs"])
     output = model(**pixels(model, tools, image))
-    (found,) = tools.post_process_depth_estimation(output, target_sizes=[(image.height, image.width)])
+    size = [(image.height, image.width)]
+    options = (
+        {"source_sizes": size} if "source_sizes" in inspect.signature(tools.post_process_depth_estimation).parameters else {}
+    )
+    (found,) = tools.post_process_depth_estimation(output, target_sizes=size, **options)
     return found["predicted_depth"].squeeze().numpy()
 
 

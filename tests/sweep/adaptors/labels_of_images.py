@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from images import media, opened, pictures, pixels, write_processor
+from labels import LABELS, THREE
 
-LABELS = ("red", "green", "blue")
-SETTINGS: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "label2id": {name: n for n, name in enumerate(LABELS)}}
+SETTINGS: dict[str, Any] = THREE
 
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:

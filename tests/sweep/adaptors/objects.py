@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from images import media, opened, pictures, pixels, write_processor
+from labels import THREE
 
-LABELS = ("cat", "dog", "cow")
-SETTINGS: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "label2id": {name: n for n, name in enumerate(LABELS)}}
+SETTINGS: dict[str, Any] = THREE
+
 MOST = 5
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from images import mask, media, opened, pictures, pixels, write_processor
+from labels import THREE
 
-LABELS = ("sky", "sea", "land")
-SETTINGS: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "label2id": {name: n for n, name in enumerate(LABELS)}}
+SETTINGS: dict[str, Any] = THREE
+
 OPTIONS = {"threshold": 0.0, "mask_threshold": 0.5, "overlap_mask_area_threshold": 0.0}
 SUBTASKS = ("panoptic", "instance", "semantic")
 

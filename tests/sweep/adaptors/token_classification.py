@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from labels import THREE
 from text import TEXTS, read_tokenizer, tensors, write_tokenizer
 
-LABELS = ("red", "green", "blue")
-SETTINGS: dict[str, Any] = {
-    "id2label": dict(enumerate(LABELS)),
-    "label2id": {name: n for n, name in enumerate(LABELS)},
-    "decoder_start_token_id": 0,
-}
+SETTINGS: dict[str, Any] = {**THREE, "decoder_start_token_id": 0}
 
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:

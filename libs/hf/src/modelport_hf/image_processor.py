@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,13 @@ def _pillow_class(folder: Path) -> Any:
         wanted = {IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")}
     for model_type, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items():
         if (name := classes.get("pil")) in wanted:
-            module = model_type_to_module_name(model_type)
-            with suppress(ImportError):
-                found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-                if hasattr(found, name):
-                    return getattr(found, name)
+            package = importlib.import_module(f"transformers.models.{model_type_to_module_name(model_type)}")
+            for file in pkgutil.iter_modules(package.__path__):  # mobilenet_v1's is called otherwise than all others'
+                if file.name.startswith("image_processing_") and "_pil_" in file.name:
+                    with suppress(ImportError):
+                        found = importlib.import_module(f"{package.__name__}.{file.name}")
+                        if hasattr(found, name):
+                            return getattr(found, name)
     return None
 
 

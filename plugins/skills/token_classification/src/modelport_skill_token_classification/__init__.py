@@ -40,6 +40,11 @@ class TokenClassification(Skill):
         "electra": "google/electra-small-generator",
         "albert": "albert/albert-base-v2",
         "camembert": "almanach/camembert-base",
+        "big_bird": "google/bigbird-roberta-base",
+        "esm": "facebook/esm2_t6_8M_UR50D",
+        "flaubert": "flaubert/flaubert_base_cased",
+        "fnet": "google/fnet-base",
+        "xlm": "FacebookAI/xlm-mlm-en-2048",
     }
 
     def claim(self, card: ModelCard) -> Claim | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,26 @@ def stir(model: Any, strength: float = 1.0) -> None:
 
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.numel():
+            if parameter.requires_grad and parameter.numel():  # tables of positions that are computed are not saved
                 fan = parameter[0].numel() if parameter.dim() > 1 else 100
                 parameter.add_(torch.randn_like(parameter) * strength * min(max(fan, 1) ** -0.5, 0.3))
+
+
+@contextmanager
+def settling(model: Any) -> Iterator[None]:
+    """Lets batch norms learn the means of what passes, as training would: without, deep models of images fade to a constant."""
+    import torch
+
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all that passes
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
 
 
 def _inner(config: Any, expected: Any, more: Mapping[str, Any]) -> Any:

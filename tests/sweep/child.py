@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from build import CannotBuild, build, save
+from build import CannotBuild, build, save, settling
 from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
 
@@ -38,7 +38,7 @@ class Fails(Exception):
 
 def main(folder: Path, backend: str, names: Sequence[str]) -> None:
     """Tries the pairs in turn."""
-    _be_quiet()
+    be_quiet()
     known = {pair.name: pair for pair in all_pairs()}
     pairs = [known[name] for name in names]
     answers = os.fdopen(os.dup(1), "w")  # what libraries print must not come between the results
@@ -60,9 +60,7 @@ def _try(engine: Any, pair: Pair, folder: Path) -> tuple[str, str]:
     try:
         if not (Path(__file__).parent / f"adaptors/{pair.adaptor}.py").exists():
             return "fails", f"the sweep does not ask for {pair.task} yet"
-        adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
-        answers = _reference(adaptor, pair, place)
-        _served(engine, adaptor, pair, *answers)
+        _served(engine, pair, *make(pair, place))
         return "verified", ""
     except CannotBuild as error:
         return "cannot be built", str(error)
@@ -76,9 +74,15 @@ def _try(engine: Any, pair: Pair, folder: Path) -> tuple[str, str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _reference(adaptor: Any, pair: Pair, place: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Writes the checkpoint; the requests, and what transformers answers to each alone."""
+def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]:
+    """Writes the checkpoint to `place`; its adaptor, the requests, and what transformers answers to each alone.
+
+    Raises:
+        CannotBuild: if there is no such model, or its answers would prove nothing.
+    """
     import torch
+
+    adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
 
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
@@ -87,6 +91,9 @@ def _reference(adaptor: Any, pair: Pair, place: Path) -> tuple[list[dict[str, An
             tools = adaptor.equip(pair, model, place)
             requests = adaptor.requests(pair, model, tools)
             with torch.inference_mode():
+                if seed:
+                    with settling(model):
+                        expected = [adaptor.expected(model, tools, request) for request in requests]
                 expected = [adaptor.expected(model, tools, request) for request in requests]
         except CannotBuild:
             raise
@@ -96,11 +103,11 @@ def _reference(adaptor: Any, pair: Pair, place: Path) -> tuple[list[dict[str, An
             raise CannotBuild(f"transformers alone: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
         if (why := proves_nothing(expected)) is None:
             save(model, place)
-            return requests, expected
+            return adaptor, requests, expected
     raise CannotBuild(why)
 
 
-def _served(engine: Any, adaptor: Any, pair: Pair, requests: list[dict[str, Any]], expected: list[Any]) -> None:
+def _served(engine: Any, pair: Pair, adaptor: Any, requests: list[dict[str, Any]], expected: list[Any]) -> None:
     """Asks all three at once: as one request where the task takes several inputs, which then share a batch.
 
     Raises:
@@ -144,7 +151,7 @@ def _engine(folder: Path, backend: str, pairs: Sequence[Pair]) -> Any:
     return Engine(settings=settings, executor="thread")
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore")
     import torch

@@ -22,8 +22,8 @@ boxes and spans, and vectors whose cosine is at least 0.999. What cannot be buil
 
 {backends}
 
-| task | head | verified | fails | cannot be built |
-|---|---|---|---|---|
+| task | head | verified | fails | cannot be built | through HTTP |
+|---|---|---|---|---|---|
 {tasks}
 
 ## Pairs
@@ -49,7 +49,7 @@ def page(pairs: Sequence[Pair], results: Results) -> str:
     heads = Counter((pair.task, pair.head, state[pair]) for pair in pairs)
     tasks = [
         f"| {task} | {head} | {heads[task, head, 'verified']} of {sum(pair.head == head for pair in pairs)} | "
-        f"{heads[task, head, 'fails']} | {heads[task, head, 'cannot be built']} |"
+        f"{heads[task, head, 'fails']} | {heads[task, head, 'cannot be built']} | {_http(results.http.get(task))} |"
         for task, head in dict.fromkeys((pair.task, pair.head) for pair in pairs)
     ]
     reasons: dict[str, int] = {}
@@ -88,3 +88,10 @@ def _cell(found: dict[str, str] | None, reasons: dict[str, int]) -> str:
         return "verified"
     reason = " ".join(found["reason"].split()).replace("|", "\\|").replace("<", "&lt;")
     return f"{found['status']} ({reasons.setdefault(reason, len(reasons) + 1)})"
+
+
+def _http(found: dict[str, str] | None) -> str:
+    """What came of the one pair of a task that was asked through a server."""
+    if found is None:
+        return "–"
+    return found["pair"].partition("/")[0] if found["status"] == "verified" else f"{found['pair']} fails: {found['reason']}"

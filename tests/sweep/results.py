@@ -25,9 +25,10 @@ class Results:
         self.transformers = transformers.__version__
         self._lock = threading.Lock()
         told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        self.pairs: dict[str, dict[str, dict[str, str]]] = (
-            told.get("pairs", {}) if told.get("transformers") == self.transformers else {}
-        )
+        if told.get("transformers") != self.transformers:
+            told = {}
+        self.pairs: dict[str, dict[str, dict[str, str]]] = told.get("pairs", {})
+        self.http: dict[str, dict[str, str]] = told.get("http", {})
 
     def open(self, pairs: Iterable[Pair], backend: str) -> list[Pair]:
         """Those that are not verified, or whose recipe has changed since they were."""
@@ -46,12 +47,16 @@ class Results:
 
     def write(self) -> None:
         """Writes the file, one pair a line, so that a change of one is a change of one line."""
+        head = {
+            "transformers": self.transformers,
+            "tasks": {head: told["task"] for head, told in HEADS.items()},
+            "http": self.http,
+        }
         lines = [f"  {json.dumps(name)}: {json.dumps(self.pairs[name], ensure_ascii=False)}" for name in sorted(self.pairs)]
-        tasks = json.dumps({head: told["task"] for head, told in HEADS.items()})
-        head = f'{{\n "transformers": {json.dumps(self.transformers)},\n "tasks": {tasks},\n "pairs": {{\n'
+        above = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in head.items())
         self.file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_suffix(".part")
-        temporary.write_text(head + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8")
+        temporary.write_text(f'{{\n{above} "pairs": {{\n' + ",\n".join(lines) + "\n }\n}\n", encoding="utf-8")
         temporary.replace(self.file)
 
     def _stands(self, pair: Pair, backend: str) -> bool:

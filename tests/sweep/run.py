@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import over_http
 import report
 from pairs import HERE, Pair, all_pairs, chosen
 from results import FILE, Results
@@ -38,8 +39,7 @@ def main() -> int:
     results = Results(options.results)
     wanted = chosen(pairs, options.words)
     if options.sample:
-        names = (HERE / "sample.txt").read_text(encoding="utf-8").split()
-        wanted = [pair for pair in wanted if pair.name in names]
+        wanted = [pair for pair in wanted if pair.name in _sample()]
     todo = wanted if options.again else results.open(wanted, options.backend)
     print(f"{len(wanted)} pairs, {len(todo)} to try on {options.backend}", flush=True)
     work: queue.SimpleQueue[list[Pair]] = queue.SimpleQueue()
@@ -51,6 +51,8 @@ def main() -> int:
     for sweep in sweeps:
         sweep.join()
     results.forget(pair.name for pair in pairs)
+    if options.http:
+        results.http |= over_http.check(_one_of_each_task(pairs, results, options.backend), options.backend)
     results.write()
     if options.results == FILE:
         report.write(pairs, results)
@@ -66,9 +68,24 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
     parser.add_argument("--again", action="store_true", help="also what is verified already")
     parser.add_argument("--sample", action="store_true", help="only the pairs of sample.txt")
+    parser.add_argument("--http", action="store_true", help="then ask one verified pair of each task through a server")
     parser.add_argument("--pair-s", type=float, default=120.0, help="longest time of a pair")
     parser.add_argument("--results", type=Path, default=FILE, help="where findings are kept")
     return parser.parse_args()
+
+
+def _one_of_each_task(pairs: Sequence[Pair], results: Results, backend: str) -> list[Pair]:
+    """A verified pair of every task, of the sample if there is one in it."""
+    sample = _sample()
+    found: dict[str, Pair] = {}
+    for pair in sorted(pairs, key=lambda pair: pair.name not in sample):
+        if results.pairs.get(pair.name, {}).get(backend, {}).get("status") == "verified":
+            found.setdefault(pair.task, pair)
+    return list(found.values())
+
+
+def _sample() -> list[str]:
+    return (HERE / "sample.txt").read_text(encoding="utf-8").split()
 
 
 def _sweep(work: queue.SimpleQueue[list[Pair]], results: Results, options: argparse.Namespace) -> None:

@@ -44,11 +44,13 @@ _RULES: tuple[tuple[tuple[str, ...], int], ...] = (
     (("num_frames", "frames_per_clip"), 4),
     (("num_queries", "num_object_queries", "num_detection_tokens"), 6),
     (("feature_size", "mask_feature_size", "fpn_feature_size", "fusion_hidden_size", "encoder_hidden_dim",
-      "decoder_hidden_size", "encoder_feedforward_dim", "decoder_hidden_dim", "reassemble_hidden_size", "pool_hidden_size", "auxiliary_channels"), WIDTH),
+      "decoder_hidden_size", "encoder_feedforward_dim", "decoder_hidden_dim", "reassemble_hidden_size", "pool_hidden_size",
+      "auxiliary_channels"), WIDTH),
 )  # fmt: skip
 _SIZES = {name: size for names, size in _RULES for name in names}
-_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2, 
-            "unk_token_id": 3, "mask_token_id": 4, "decoder_start_token_id": 1, "forced_eos_token_id": None, "forced_bos_token_id": None}  # fmt: skip
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2,
+            "unk_token_id": 3, "mask_token_id": 4, "decoder_start_token_id": 1, "forced_eos_token_id": None,
+            "forced_bos_token_id": None}  # fmt: skip
 FIRST_MARK = 5
 """Tokens from here on mark images, sounds and the like in a text; see `text.py`."""
 MARKS = 16

@@ -69,7 +69,8 @@ def _try(engine: Any, pair: Pair, folder: Path) -> tuple[str, str]:
     except Exception as error:
         if os.environ.get("SWEEP_DEBUG"):
             traceback.print_exc()
-        return "fails", f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        status = "no skill" if "No installed skill" in str(error) else "fails"
+        return status, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

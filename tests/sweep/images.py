@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import pkgutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,12 @@ def _class_of(pair: Any) -> Any:
         owner = next((kind for kind in owners if kind.replace("_", "").replace("-", "") == stem), pair.model_type)
         module = model_type_to_module_name(owner)
     package = importlib.import_module(f"transformers.models.{module}")
-    files = [file.name for file in pkgutil.iter_modules(package.__path__) if "_pil_" in file.name]
-    return next(
-        found
-        for file in files
-        if (found := getattr(importlib.import_module(f"{package.__name__}.{file}"), name, None)) is not None
-    )
+    files = [file.name for file in pkgutil.iter_modules(package.__path__) if file.name.startswith("image_processing_")]
+    for file in sorted(files, key=lambda each: "_pil_" not in each):
+        with suppress(ImportError):
+            if found := getattr(importlib.import_module(f"{package.__name__}.{file}"), name, None):
+                return found
+    raise CannotBuild(f"the image processor {name} cannot be imported")
 
 
 def _options(kind: Any, side: int) -> dict[str, Any]:

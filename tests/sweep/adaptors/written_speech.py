@@ -35,7 +35,8 @@ def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     extractor, tokenizer = tools
     inputs = features(model, extractor, heard(request["inputs"]))
-    return tokenizer.decode(model.generate(**inputs, max_new_tokens=NEW, do_sample=False, num_beams=1)[0], skip_special_tokens=True)
+    (made,) = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, num_beams=1)
+    return tokenizer.decode(made, skip_special_tokens=True)
 
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:
@@ -46,8 +47,8 @@ def _write_whisper(model: Any, folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     ids = {name: 256 + at for at, name in enumerate(WHISPER)}
-    own = {"no_timestamps_token_id": ids["<|notimestamps|>"], "prev_sot_token_id": ids["<|startofprev|>"], "is_multilingual": False,
-           "suppress_tokens": [*range(128, 256), *range(257, 265)], "begin_suppress_tokens": [32, 256], "max_length": 48,
+    own = {"no_timestamps_token_id": ids["<|notimestamps|>"], "prev_sot_token_id": ids["<|startofprev|>"],
+           "is_multilingual": False, "suppress_tokens": [*range(128, 256), *range(257, 366)], "begin_suppress_tokens": [32, 256], "max_length": 48,
            "max_initial_timestamp_index": 50, "_from_model_config": False}  # fmt: skip
     for name, value in own.items():
         setattr(model.generation_config, name, value)

@@ -19,10 +19,11 @@ SIZES = ((61, 47), (40, 70), (90, 50))
 
 
 def picture(seed: int, width: int, height: int) -> Any:
-    """Smooth random colours, other ones for every seed."""
+    """Smooth random colours, other ones for every seed: of all kinds, dark, or bright."""
     from PIL import Image
 
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    least, most = ((0, 256), (0, 90), (140, 256))[seed % 3]
+    coarse = np.random.default_rng(seed).integers(least, most, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -20,8 +20,9 @@ TEXTS = ("good", "this is a bad day", "you have a cat, and they had two dogs.")
 assert SPECIALS.index("<mark0>") == FIRST_MARK
 
 
-def write_tokenizer(folder: Path, *, encloses: bool, pair: str | None = None) -> None:
-    """tokenizer.json and its configuration; `encloses`: texts stand between `<s>` and `</s>`, and pairs as `pair` says."""
+def write_tokenizer(folder: Path, *, encloses: bool, pair: str | None = None, masked: bool = True) -> None:
+    """tokenizer.json and its configuration; `encloses`: texts stand between `<s>` and `</s>`, and pairs as `pair` says.
+    `masked`: the model is told what is padding."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     alphabet = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(chr(code))[0][0]
@@ -39,8 +40,9 @@ def write_tokenizer(folder: Path, *, encloses: bool, pair: str | None = None) ->
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
+    names = ["input_ids", "token_type_ids", "attention_mask"] if masked else ["input_ids"]
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 250} | NAMES
-    config |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"], "clean_up_tokenization_spaces": False}
+    config |= {"model_input_names": names, "clean_up_tokenization_spaces": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 

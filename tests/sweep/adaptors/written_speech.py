@@ -47,9 +47,11 @@ def _write_whisper(model: Any, folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     ids = {name: 256 + at for at, name in enumerate(WHISPER)}
-    own = {"no_timestamps_token_id": ids["<|notimestamps|>"], "prev_sot_token_id": ids["<|startofprev|>"],
-           "is_multilingual": False, "suppress_tokens": [*range(128, 256), *range(257, 366)], "begin_suppress_tokens": [32, 256], "max_length": 48,
-           "max_initial_timestamp_index": 50, "_from_model_config": False}  # fmt: skip
+    own = {
+        "no_timestamps_token_id": ids["<|notimestamps|>"], "prev_sot_token_id": ids["<|startofprev|>"], "max_length": 48,
+        "is_multilingual": False, "suppress_tokens": [*range(128, 256), *range(257, 366)], "begin_suppress_tokens": [32, 256],
+        "max_initial_timestamp_index": 50, "_from_model_config": False,
+    }  # fmt: skip
     for name, value in own.items():
         setattr(model.generation_config, name, value)
     letters = {letter: at for at, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

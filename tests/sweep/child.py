@@ -87,7 +87,7 @@ def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]
 
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
-        model = build(pair, adaptor.SETTINGS, seed)
+        model = build(pair, adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS, seed)
         try:
             tools = adaptor.equip(pair, model, place)
             requests = adaptor.requests(pair, model, tools)

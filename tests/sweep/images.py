@@ -60,7 +60,7 @@ def write_processor(pair: Any, model: Any, folder: Path) -> Any:
         CannotBuild: if transformers has none for the type, on Pillow.
     """
     kind = _class_of(pair)
-    options = _options(kind, side_of(model.config)) | dict(note_of(pair, "_processor_options") or {})
+    options = processor_options(kind, side_of(model.config)) | dict(note_of(pair, "_processor_options") or {})
     kind(**options).save_pretrained(folder)
     return kind.from_pretrained(folder)
 
@@ -87,15 +87,19 @@ def _class_of(pair: Any) -> Any:
 
     noted = note_of(pair, "_processor")
     if noted:
-        module, _, name = noted.partition(".")
-    else:
-        name = (IMAGE_PROCESSOR_MAPPING_NAMES.get(pair.model_type) or {}).get("pil")
-        if name is None:
-            raise CannotBuild(f"transformers names no image processor on Pillow for {pair.model_type}")
-        owners = [kind for kind, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items() if classes.get("pil") == name]
-        stem = name.removesuffix("ImageProcessorPil").lower()
-        owner = next((kind for kind in owners if kind.replace("_", "").replace("-", "") == stem), pair.model_type)
-        module = model_type_to_module_name(owner)
+        return processor_class(noted)
+    name = (IMAGE_PROCESSOR_MAPPING_NAMES.get(pair.model_type) or {}).get("pil")
+    if name is None:
+        raise CannotBuild(f"transformers names no image processor on Pillow for {pair.model_type}")
+    owners = [kind for kind, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items() if classes.get("pil") == name]
+    stem = name.removesuffix("ImageProcessorPil").lower()
+    owner = next((kind for kind in owners if kind.replace("_", "").replace("-", "") == stem), pair.model_type)
+    return processor_class(f"{model_type_to_module_name(owner)}.{name}")
+
+
+def processor_class(place: str) -> Any:
+    """The class `module.Class` of an image processor, whichever file of the module it stands in."""
+    module, _, name = place.partition(".")
     package = importlib.import_module(f"transformers.models.{module}")
     files = [file.name for file in pkgutil.iter_modules(package.__path__) if file.name.startswith("image_processing_")]
     for file in sorted(files, key=lambda each: "_pil_" not in each):
@@ -105,7 +109,7 @@ def _class_of(pair: Any) -> Any:
     raise CannotBuild(f"the image processor {name} cannot be imported")
 
 
-def _options(kind: Any, side: int) -> dict[str, Any]:
+def processor_options(kind: Any, side: int) -> dict[str, Any]:
     """Sizes of the processor's own form, small."""
     made = {}
     own = kind()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,25 +50,23 @@ def settings(pair: Any) -> dict[str, Any]:
 
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:
-    import transformers
-
     told = recipe(pair)
     write_tokenizer(folder, encloses=False, marks=told["marks"], names=told.get("names", {}))
     tokenizer = read_tokenizer(folder)
     eyes_class = processor_class(told["eyes"])
     eyes = eyes_class(**processor_options(eyes_class, side_of(model.config)) | told.get("eyes_options", {}))
-    made = _without_videos(getattr(transformers, told["processor"]))
-    parts = [eyes, tokenizer, *([None] if "video_processor" in made.get_attributes() else [])]
-    processor = made(*parts, chat_template=TEMPLATE.replace("IMAGE", told["shows"]), **told.get("options", {}))
+    made = _without_videos(_class_of(told["processor"]))
+    parts = {"image_processor": eyes, "tokenizer": tokenizer}
+    if "video_processor" in made.get_attributes():
+        parts["video_processor"] = None
+    processor = made(**parts, chat_template=TEMPLATE.replace("IMAGE", told["shows"]), **told.get("options", {}))
     if getattr(processor, "video_processor", processor) is not None:
         processor.save_pretrained(folder)
     else:  # a file for each part, as older checkpoints have them
         eyes.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        import json
-
-        own = {name: value for name, value in vars(processor).items() if name in ("image_seq_len", "image_seq_length")}
-        (folder / "processor_config.json").write_text(json.dumps(own | {"processor_class": told["processor"]}))
+        own = {**told.get("options", {}), "processor_class": told["processor"]}
+        (folder / "processor_config.json").write_text(json.dumps(own))
         (folder / "chat_template.jinja").write_text(processor.chat_template)
     return processor
 
@@ -94,11 +95,26 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     )
     inputs = tools(text=[text], images=[[opened(shown["image_url"])]], return_tensors="pt")
     made = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
-    return tools.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    begin = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    return tools.tokenizer.decode(made[0, begin:], skip_special_tokens=True)
 
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:
     return result.choices[0].text
+
+
+def _class_of(name: str) -> Any:
+    """A processor's class. Pixtral's imports a function from a module that needs torchvision, which the one on Pillow has too."""
+    import transformers
+
+    if name != "PixtralProcessor":
+        return getattr(transformers, name)
+    module = "transformers.models.pixtral"
+    sys.modules[f"{module}.image_processing_pixtral"] = importlib.import_module(f"{module}.image_processing_pil_pixtral")
+    try:
+        return importlib.import_module(f"{module}.processing_pixtral").PixtralProcessor
+    finally:
+        del sys.modules[f"{module}.image_processing_pixtral"]
 
 
 def _without_videos(kind: Any) -> Any:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from adaptors import image_text_to_text
 from text import TEXTS, read_tokenizer, write_tokenizer
 
-SETTINGS: dict[str, Any] = {"is_decoder": True}
 NEW = 8
 
 
+def settings(pair: Any) -> dict[str, Any]:
+    return image_text_to_text.settings(pair) if _sees(pair) else {"is_decoder": True}
+
+
 def equip(pair: Any, model: Any, folder: Path) -> Any:
+    if _sees(pair):
+        return image_text_to_text.equip(pair, model, folder).tokenizer
     write_tokenizer(folder, encloses=False)
     return read_tokenizer(folder)
 
@@ -30,3 +36,8 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:
     return result.choices[0].text
+
+
+def _sees(pair: Any) -> bool:
+    """Whether the model takes images too, and so has a processor."""
+    return pair.architectures[0].endswith("ForConditionalGeneration") and pair.model_type in image_text_to_text.RECIPES

@@ -12,6 +12,7 @@ _SEES_PADDING = {
     "doge": "keeps as many keys as the row is long",
     "fnet": "mixes tokens by a Fourier transform without a mask",
     "funnel": "pools neighbouring tokens",
+    "layoutlmv3": "puts a place for the image after the padding",
     "mobilebert": "puts the vectors of neighbours into each token's",
     "mra": "estimates attention block by block",
     "nystromformer": "estimates attention from means of segments",

@@ -31,7 +31,7 @@ def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     import pandas
 
-    inputs = tools(table=pandas.DataFrame(request["table"]), queries=[request["query"]], return_tensors="pt")
+    inputs = tools(table=pandas.DataFrame(request["table"]).astype(object), queries=[request["query"]], return_tensors="pt")
     output = model(**inputs)
     ((cells,), *_) = tools.convert_logits_to_predictions(
         {name: value.cpu() for name, value in inputs.items()}, output.logits, getattr(output, "logits_aggregation", None)

@@ -1,4 +1,4 @@
-"""A point of an image to the mask of what it is on."""
+"""A point of an image to masks of what it may be on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     sizes = {name: inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes") if name in inputs}
     output = model(**inputs)
     masks = tools.post_process_masks(output.pred_masks, *(size.tolist() for size in sizes.values()))[0]
-    best = int(output.iou_scores[0, 0].argmax())
-    return [float(output.iou_scores[0, 0, best]), masks[0, best].double().numpy()]
+    return [[float(score), found.double().numpy()] for score, found in zip(output.iou_scores[0, 0], masks[0], strict=True)]
 
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:
-    return [result.results[0].score, mask(result.results[0].mask)]
+    return [[each.score, mask(each.mask)] for each in result.results]

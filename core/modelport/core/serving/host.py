@@ -41,7 +41,7 @@ from modelport.core.serving.principal import Caller
 from modelport.core.serving.refusals import shutting_down
 from modelport.core.serving.router import Router, candidates
 from modelport.core.serving.stream import Stream
-from modelport.core.serving.views import hardware_view, placement_view
+from modelport.core.serving.views import family_info, hardware_view, placement_view
 
 __all__ = ["Host"]
 
@@ -117,11 +117,18 @@ class Host:
     # ------------------------------------------------------------------------------------------------- what there is
 
     def models(self, principal: Principal) -> Sequence[ModelInfo]:
-        """Every model that the caller may use, in the configuration's order."""
+        """Every model that the caller may use, in the configuration's order; where none is configured and requests may name
+        families, those instead that a request can load without more."""
         caller = self._access.caller(principal)
-        return [
+        found = [
             model.info() for model in self._models.values() if self._access.may_use(caller, model.name, model.settings.aliases)
         ]
+        if self._catalog.names.models or not self._settings.allow_families:
+            return found
+        loaded = {info.id for info in found}
+        families = [each for each in self._catalog.families.all(self._registry.skills) if each.name not in loaded]
+        ready = [each for each in families if each.default_checkpoint and self._access.may_use(caller, each.name)]
+        return found + [family_info(each) for each in ready]
 
     def model(self, principal: Principal, name: str) -> ModelInfo:
         """The model of that name or alias."""

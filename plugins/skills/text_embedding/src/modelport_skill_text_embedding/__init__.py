@@ -42,16 +42,19 @@ class TextEmbedding(Skill):
 
     def claim(self, card: ModelCard) -> Claim | None:
         head = head_of(card.architectures)
-        if not has_tokenizer(card.files) or not is_text(card.config, card.files) or head == "sequence-classification":
+        is_part = _is_text_part(card)
+        if not has_tokenizer(card.files) or head == "sequence-classification":
             return None
-        if card.config.get("is_encoder_decoder") and card.model_type not in _ENCODER_OF:
+        if not is_part and not is_text(card.config, card.files):
+            return None
+        if card.config.get("is_encoder_decoder") and card.model_type not in _ENCODER_OF and not is_part:
             return None
         if is_sparse(card):
             return Claim((_SPARSE,), 100, "modules.json says that it is a sparse model of sentence-transformers")
         tasks: tuple[str, ...] = _DENSE
         if "modules.json" in card.files:
             return Claim(tasks, 100, "modules.json says that it is a sentence-transformers model")
-        if head == "text-encoding" or (head == "feature-extraction" and not card.config.get("is_encoder_decoder")):
+        if is_part or head == "text-encoding" or (head == "feature-extraction" and not card.config.get("is_encoder_decoder")):
             return Claim(tasks, 60, f"{card.architectures[0]} is a text encoder without a head")
         if head in ("masked-lm", "pretraining"):
             tasks = (*tasks, _SPARSE) if head == "masked-lm" else tasks
@@ -65,7 +68,7 @@ class TextEmbedding(Skill):
         inputs = tuple(ArraySpec(name, pad=None if name == "input_ids" else 0) for name in names)
         found: dict[str, Program] = {}
         if not is_sparse(card):
-            head = "text-encoding" if card.model_type in _ENCODER_OF else "feature-extraction"
+            head = "text-encoding" if card.model_type in _ENCODER_OF or _is_text_part(card) else "feature-extraction"
             pooled = Output("embedding", source="last_hidden_state", chain=recipe_of(card).chain)
             # Only who asks for tokens fetches these.
             tokens = Output("tokens", source="last_hidden_state", keep=True)
@@ -79,6 +82,13 @@ class TextEmbedding(Skill):
         from modelport_skill_text_embedding.session import EmbeddingSession
 
         return EmbeddingSession(context)
+
+
+def _is_text_part(card: ModelCard) -> bool:
+    """Whether the checkpoint is the part that reads text of a model that has more, and says so by its class."""
+    name = card.architectures[0] if card.architectures else ""
+    whole = not {"text_config", "encoder"}.isdisjoint(card.config)
+    return whole and name.endswith(("TextModel", "EncoderModel"))
 
 
 @hookimpl

@@ -31,6 +31,7 @@ from modelport.tasks.embeddings import (
 )
 from modelport.tasks.text import EmbeddingRequest, EmbeddingResult
 from modelport_hf.folder import position_limit
+from modelport_hf.padding import length_group
 from modelport_hf.tokenizer import Encoded, load_tokenizer
 from modelport_skill_text_embedding.recipe import recipe_of
 
@@ -172,7 +173,7 @@ class EmbeddingSession(Session):
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if self._typed:
             arrays["token_type_ids"] = np.array(encoded.type_ids, dtype=np.int64)
-        return Item(arrays, cost=len(ids))
+        return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:

@@ -30,6 +30,10 @@ _OUTPUTS = {
 }
 
 
+_FILLERS = frozenset({"bart", "mbart", "mvp"})
+"""Encoder-decoders that were trained to repeat a text with its masks filled, which is how transformers' fill-mask uses them."""
+
+
 @tokenizing
 class TokenClassification(Skill):
     """One head, one task."""
@@ -48,12 +52,20 @@ class TokenClassification(Skill):
         "albert": "albert/albert-base-v2",
         "camembert": "almanach/camembert-base",
         "tapas": "google/tapas-base-finetuned-wtq",
+        "big_bird": "google/bigbird-roberta-base",
+        "esm": "facebook/esm2_t6_8M_UR50D",
+        "flaubert": "flaubert/flaubert_base_cased",
+        "fnet": "google/fnet-base",
+        "xlm": "FacebookAI/xlm-mlm-en-2048",
     }
 
     def claim(self, card: ModelCard) -> Claim | None:
         task = _TASKS.get(_head(card) or "")
-        if task is None or not has_tokenizer(card.files) or not is_text(card.config, card.files):
+        is_of_text = is_text(card.config, card.files) or "text_config" in card.config or task == "fill-mask"
+        if not has_tokenizer(card.files) or not is_of_text:
             return None
+        if task is None:
+            return Claim(("fill-mask",), 80, f"{card.architectures[0]} was trained to fill masks") if _fills(card) else None
         # Sparse models of sentence-transformers have the head for masked words, and another use for it.
         score = 50 if "modules.json" in card.files else 100
         return Claim((task,), score, f"{card.architectures[0]} does {task}")
@@ -97,6 +109,14 @@ def _table_program(card: ModelCard) -> Program:
     names = ("logits", "logits_aggregation") if card.config.get("num_aggregation_labels") else ("logits",)
     entry = Forward(head="table-question-answering", inputs=inputs, outputs=tuple(Output(name) for name in names))
     return Program({"main": entry})
+
+
+def _fills(card: ModelCard) -> bool:
+    """Whether a model without `ForMaskedLM` in its name fills masks: XLM and Flaubert have one class for both directions."""
+    name = card.architectures[0] if card.architectures else ""
+    if name.endswith("WithLMHeadModel"):
+        return not card.config.get("causal")
+    return card.model_type in _FILLERS and head_of(card.architectures) == "conditional-generation"
 
 
 @hookimpl

@@ -70,6 +70,21 @@ class Vision(Skill):
         "videomae": "MCG-NJU/videomae-base-finetuned-kinetics",
         "sam": "facebook/sam-vit-base",
         "sam2": "facebook/sam2.1-hiera-tiny",
+        "deit": "facebook/deit-base-distilled-patch16-224",
+        "convnextv2": "facebook/convnextv2-tiny-1k-224",
+        "swinv2": "microsoft/swinv2-tiny-patch4-window8-256",
+        "mobilenet_v2": "google/mobilenet_v2_1.0_224",
+        "efficientnet": "google/efficientnet-b0",
+        "regnet": "facebook/regnet-y-040",
+        "dinov2_with_registers": "facebook/dinov2-with-registers-small",
+        "rt_detr": "PekingU/rtdetr_r18vd",
+        "rt_detr_v2": "PekingU/rtdetr_v2_r18vd",
+        "d_fine": "ustc-community/dfine_n_coco",
+        "conditional_detr": "microsoft/conditional-detr-resnet-50",
+        "deformable_detr": "SenseTime/deformable-detr",
+        "table-transformer": "microsoft/table-transformer-detection",
+        "maskformer": "facebook/maskformer-swin-tiny-coco",
+        "timesformer": "facebook/timesformer-base-finetuned-k400",
     }
 
     def claim(self, card: ModelCard) -> Claim | None:

@@ -121,7 +121,10 @@ class Answerer:
         )
 
     def _depth(self, request: Any, output: Mapping[str, np.ndarray], size: tuple[int, int]) -> DepthResult:
-        found = self._processor.post_process_depth_estimation(_batch_of_one(output), target_sizes=[size])[0]
+        rules = self._processor.post_process_depth_estimation
+        # ZoeDepth's processor pads the image by a share of its size, and takes that off again.
+        options = {"source_sizes": [size]} if "source_sizes" in inspect.signature(rules).parameters else {}
+        found = rules(_batch_of_one(output), target_sizes=[size], **options)[0]
         depth = np.ascontiguousarray(found["predicted_depth"].float().numpy())
         most = float(depth.max(initial=0.0))
         grey = np.clip(depth * (255 / most) if most > 0 else np.zeros_like(depth), 0, 255).astype(np.uint8)

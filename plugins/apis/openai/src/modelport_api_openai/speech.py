@@ -12,12 +12,12 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.errors import UnsupportedParameter
 from modelport.contract.reply import Reply
 from modelport.tasks.synthesis import MOST_CHARACTERS, SpeechRequest, SpeechResult
 from modelport.tasks.text2text import GenerateParameters
 from modelport_api_openai.answer import AnyRequest, HostDependency, elapsed
-from modelport_api_openai.errors import speaking
 from modelport_api_openai.sse import event
 
 __all__ = ["SpeechBody", "create_speech"]

@@ -34,7 +34,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the server offers it.
 
     `id` is the name to ask for; `aliases` mean the same model. `state` is one of `declared`, `loading`, `ready`, `busy`,
-    `draining`, `unloaded`, `failed`. `created` is the Unix time at which it was declared. `error` is the cause of `failed`.
+    `draining`, `unloaded`, `failed`, or `family`, which nobody has asked for yet: its first request declares it. `created` is
+    the Unix time at which it was declared. `error` is the cause of `failed`.
     `labels` are the names that its configuration gives to its classes, by index; `pooling` is how it makes one vector of many.
     """
 

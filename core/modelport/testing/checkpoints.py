@@ -16,14 +16,17 @@ __all__ = [
     "CHAT_TEMPLATE",
     "IMAGE_TEMPLATE",
     "tiny_bert",
+    "tiny_clip",
     "tiny_cross_encoder",
     "tiny_gemma3",
     "tiny_gpt2",
     "tiny_llama",
     "tiny_llava",
     "tiny_mistral",
+    "tiny_owlvit",
     "tiny_qwen2",
     "tiny_reader",
+    "tiny_vits",
     "write_byte_tokenizer",
     "write_word_tokenizer",
 ]
@@ -145,6 +148,66 @@ def tiny_gpt2(folder: Path, seed: int = 0, **config: Any) -> Path:
     return _bytes(folder, GPT2LMHeadModel, GPT2Config(**(made | _ids() | config)), seed)
 
 
+def tiny_vits(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """A VitsModel that speaks at 16 kHz, and a tokenizer of the letters a to z, whose language is `eng`."""
+    import torch
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    letters = " 'abcdefghijklmnopqrstuvwxyz"
+    sizes = {
+        "vocab_size": len(letters) + 2,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 32,
+        "flow_size": 16,
+        "spectrogram_bins": 9,
+        "upsample_initial_channel": 16,
+        "upsample_rates": [8, 4],
+        "upsample_kernel_sizes": [16, 8],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+        "prior_encoder_num_flows": 2,
+        "prior_encoder_num_wavenet_layers": 2,
+        "posterior_encoder_num_wavenet_layers": 2,
+        "duration_predictor_num_flows": 2,
+        "duration_predictor_filter_channels": 16,
+        "depth_separable_num_layers": 2,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = VitsModel(VitsConfig(**(sizes | config)))
+        # Its own are so small that all texts sound alike; durations would explode.
+        for name, parameter in made.named_parameters():
+            if parameter.dim() > 1 and "duration" not in name and "original0" not in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    made.save_pretrained(folder, safe_serialization=True)
+    vocabulary = {"<pad>": 0, **{letter: at for at, letter in enumerate(letters, 1)}, "<unk>": len(letters) + 1}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    VitsTokenizer(folder / "vocab.json", language="eng", phonemize=False).save_pretrained(folder)
+    return folder
+
+
+def tiny_clip(folder: Path, seed: int = 0) -> Path:
+    """A CLIPModel of two layers a tower, for images of 32 × 32 and 32 tokens, with a processor and a WordPiece tokenizer."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    config = CLIPConfig(text_config=_tower_of_texts(), vision_config=_tower_of_images(), projection_dim=16)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return _words(folder, CLIPModel, config, seed, max_length=32)
+
+
+def tiny_owlvit(folder: Path, seed: int = 0) -> Path:
+    """An OwlViTForObjectDetection with towers as those of `tiny_clip`."""
+    from transformers import OwlViTConfig, OwlViTForObjectDetection
+    from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
+
+    config = OwlViTConfig(text_config=_tower_of_texts(), vision_config=_tower_of_images(), projection_dim=32)
+    OwlViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return _words(folder, OwlViTForObjectDetection, config, seed, max_length=32)
+
+
 def write_byte_tokenizer(
     folder: Path, chat_template: str | None = CHAT_TEMPLATE, max_length: int = 512, more: tuple[str, ...] = ()
 ) -> None:
@@ -180,9 +243,9 @@ def write_word_tokenizer(folder: Path, max_length: int = 64) -> None:
     _write_tokenizer(folder, tokenizer, names, max_length)
 
 
-def _words(folder: Path, model: type[Any], config: Any, seed: int) -> Path:
+def _words(folder: Path, model: type[Any], config: Any, seed: int, max_length: int | None = None) -> Path:
     _write_model(folder, model, config, seed)
-    write_word_tokenizer(folder, config.max_position_embeddings)
+    write_word_tokenizer(folder, max_length or config.max_position_embeddings)
     return folder
 
 
@@ -234,6 +297,20 @@ def _bert() -> dict[str, Any]:
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
+
+
+def _tower_of_texts() -> dict[str, Any]:
+    vocabulary = _word_vocabulary()
+    ids = {"pad_token_id": 0, "bos_token_id": vocabulary.index("[CLS]"), "eos_token_id": vocabulary.index("[SEP]")}
+    return _layers() | ids | {"vocab_size": len(vocabulary), "max_position_embeddings": 32}
+
+
+def _tower_of_images() -> dict[str, Any]:
+    return _layers() | {"image_size": 32, "patch_size": 8}
+
+
+def _layers() -> dict[str, Any]:
+    return {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def _ids() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from modelport.contract.skill import Claim, Skill
 from modelport.contract.task import Task
 from modelport.core.catalog.catalog import Catalog, SkillClaim
 from modelport.core.catalog.families import Families
+from modelport.core.catalog.refusal import PLUGINS, nobody_serves
 from modelport.core.config.settings import ModelSettings, Settings
 from modelport.core.plugins.registry import Registry
 
@@ -131,8 +133,8 @@ def test_task_that_nobody_serves_lists_what_is() -> None:
     message = refusal(skill("a", claim(100, "embed")), task="rank")
 
     assert message == (
-        "No installed skill serves the model 'm' (architectures BertModel) as 'rank'. Installed skills: a. With this "
-        "checkpoint they serve embed; set models.m.task to one of these."
+        "No installed skill serves the model 'm' (model type bert, architectures BertModel) as 'rank'. The installed skills (a) "
+        "do embed, rank. With this checkpoint they serve embed; set models.m.task to one of these."
     )
 
 
@@ -144,9 +146,32 @@ def test_task_that_the_named_skill_does_not_serve_lists_what_it_does() -> None:
 
 def test_unclaimed_checkpoint_names_architectures_skills_and_a_remedy() -> None:
     assert refusal(skill("a"), skill("b")) == (
-        "No installed skill serves the model 'm' (architectures BertModel). Installed skills: a, b. It needs a skill for "
-        "fill-mask; try: pip install modelport-skill-fill-mask"
+        "No installed skill serves the model 'm' (model type bert, architectures BertModel). The installed skills (a, b) do "
+        "embed, rank. It needs a skill for fill-mask; try: pip install modelport-skill-token-classification"
     )
+
+
+def test_unclaimed_checkpoint_of_no_known_type_says_that_transformers_lacks_it_too() -> None:
+    said = nobody_serves(ModelCard(name="m", model_type="odd"), ModelSettings(source="a/b"), [], {}, {"bert", "llama"})
+
+    assert said.startswith("No installed skill serves the model 'm' (model type odd). The installed skills (none) do nothing.")
+    assert "has no model type 'odd' either: a newer version may, or a plugin that brings a skill for it" in said
+
+
+def test_unclaimed_checkpoint_that_says_no_task_is_told_what_its_type_does() -> None:
+    said = nobody_serves(ModelCard(name="m", model_type="vit"), ModelSettings(source="a/b"), [], {})
+
+    assert said.endswith(
+        "It needs a skill for image-classification or image-feature-extraction; try: pip install modelport-skill-vision"
+    )
+
+
+def test_every_plugin_that_is_named_brings_the_tasks_that_it_is_named_for() -> None:
+    installed = {point.dist.name: point.load() for point in entry_points(group="modelport.skills") if point.dist is not None}
+    for plugin, module in installed.items():
+        if plugin in PLUGINS:
+            done = {task.name for skill in module.register_skills() for task in skill.tasks}
+            assert done & set(PLUGINS[plugin]), plugin
 
 
 def test_unclaimed_checkpoint_with_code_of_its_own_says_so() -> None:
@@ -154,7 +179,7 @@ def test_unclaimed_checkpoint_with_code_of_its_own_says_so() -> None:
 
     message = refusal(skill("a"), card=card)
 
-    assert "(model_type odd)" in message
+    assert "(model type odd)" in message
     assert message.endswith("It brings code of its own, which runs only with trust_remote_code = true and a revision.")
 
 

@@ -14,6 +14,7 @@ from modelport.contract.skill import Skill
 from modelport.core.catalog.families import Families
 from modelport.core.catalog.mappings import heads_of
 from modelport.core.catalog.names import Names
+from modelport.core.catalog.verification import Verification
 from modelport.core.config.settings import ModelSettings, Settings
 
 MODELS = {"org/SmolLM": ModelSettings(source="a/b", aliases=["chat"]), "minilm": ModelSettings(source="a/c")}
@@ -169,3 +170,28 @@ def test_catalogue_child_imports_no_torch() -> None:
 
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_findings_of_the_sweep_belong_to_families(tmp_path: Path) -> None:
+    file = tmp_path / "verified.json"
+    file.write_text(
+        """{"transformers": "9.9", "tasks": {"ctc": "asr", "speech": "asr", "masked-lm": "fill-mask"}, "pairs": {
+        "bert/masked-lm": {"cpu": {"status": "verified", "reason": ""}, "npu": {"status": "fails", "reason": "too long"}},
+        "both/ctc": {"cpu": {"status": "verified", "reason": ""}},
+        "both/speech": {"cpu": {"status": "cannot be built", "reason": "no"}}}}"""
+    )
+
+    found = Verification.read(file)
+
+    assert found.transformers == "9.9"
+    assert found.families["bert"] == {"cpu": {"fill-mask": "verified"}, "npu": {"fill-mask": "fails: too long"}}
+    assert found.families["both"] == {"cpu": {"asr": "verified"}}
+    assert Verification.read(tmp_path / "none.json").families == {}
+
+
+def test_families_of_this_release_have_findings() -> None:
+    family = FAMILIES.family("hf_bert", SKILLS)
+
+    assert family.verification["cpu"]["fill-mask"] == "verified"
+    assert family.verified[0] == "cpu"
+    assert family.verified_with

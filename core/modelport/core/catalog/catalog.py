@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ from modelport.contract.card import ModelCard
 from modelport.contract.errors import ConfigurationError, ModelportError
 from modelport.contract.program import Program
 from modelport.contract.skill import Claim, Skill
-from modelport.core.catalog.cards import card_for_skill, card_from_folder, folder_signature, needs_remote_code
+from modelport.core.catalog.cards import card_for_skill, card_from_folder, folder_signature
 from modelport.core.catalog.checkpoint import Checkpoints
 from modelport.core.catalog.families import Families
 from modelport.core.catalog.names import Names
+from modelport.core.catalog.refusal import nobody_serves
 from modelport.core.config.schema import nearest
 from modelport.core.config.settings import ModelSettings, Settings
 from modelport.core.config.source import parse_source
@@ -143,7 +144,7 @@ class Catalog:
         if forced is not None:
             chosen, reason = self._named(card, forced, claims)
         else:
-            chosen = _best(card, model, claims, self._skills)
+            chosen = _best(card, model, claims, self._skills, self.families.heads)
             reason = chosen.reason
         programs = self._programs(card, chosen.skill)
         tasks = tuple(task for task in chosen.tasks if task in programs) if programs else chosen.tasks
@@ -216,12 +217,18 @@ def _claim(name: str, skill: Skill, card: ModelCard) -> SkillClaim:
     return SkillClaim(skill=name, state="claims", tasks=tuple(claim.tasks), score=claim.score, reason=claim.reason)
 
 
-def _best(card: ModelCard, model: ModelSettings, claims: list[SkillClaim], skills: Mapping[str, Skill]) -> SkillClaim:
+def _best(
+    card: ModelCard,
+    model: ModelSettings,
+    claims: list[SkillClaim],
+    skills: Mapping[str, Skill],
+    known_types: Collection[str],
+) -> SkillClaim:
     candidates = [claim for claim in claims if claim.state == "claims"]
     if model.task is not None:
         candidates = [claim for claim in candidates if model.task in claim.tasks]
     if not candidates:
-        raise ConfigurationError(_nobody(card, model, claims, skills))
+        raise ConfigurationError(nobody_serves(card, model, claims, skills, known_types))
     top = [claim for claim in candidates if claim.score == candidates[0].score]
     if len(top) > 1:
         names = " and ".join(f"{claim.skill} ({', '.join(claim.tasks)})" for claim in top)
@@ -230,29 +237,6 @@ def _best(card: ModelCard, model: ModelSettings, claims: list[SkillClaim], skill
             f"Set models.{card.name}.skill to the one you want, for example {top[0].skill!r}."
         )
     return top[0]
-
-
-def _nobody(card: ModelCard, model: ModelSettings, claims: list[SkillClaim], skills: Mapping[str, Skill]) -> str:
-    what = (
-        f"architectures {', '.join(card.architectures)}" if card.architectures else f"model_type {card.model_type or 'unknown'}"
-    )
-    task = f" as {model.task!r}" if model.task else ""
-    offered = sorted({each for claim in claims for each in claim.tasks})
-    failed = [f"{claim.skill} failed: {claim.reason}" for claim in claims if claim.state == "failed"]
-    need = model.task or (card.tasks[0] if card.tasks else "")
-    if model.task and offered:
-        hint = f"With this checkpoint they serve {', '.join(offered)}; set models.{card.name}.task to one of these."
-    elif need:
-        hint = f"It needs a skill for {need}; try: pip install modelport-skill-{need}"
-    else:
-        hint = f"Install a skill for it (pip install modelport-skill-…), or name one in models.{card.name}.skill."
-    code = (
-        " It brings code of its own, which runs only with trust_remote_code = true and a revision."
-        if needs_remote_code(card)
-        else ""
-    )
-    parts = [f"No installed skill serves the model {card.name!r} ({what}){task}.", f"Installed skills: {_listed(skills)}.", hint]
-    return " ".join([*parts, *(f"{each}." for each in failed)]) + code
 
 
 def _listed(skills: Mapping[str, Skill]) -> str:

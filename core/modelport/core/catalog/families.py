@@ -16,6 +16,7 @@ import msgspec
 
 from modelport.contract.errors import ConfigurationError, NotFound
 from modelport.contract.skill import Skill
+from modelport.core.catalog.verification import verification
 from modelport.core.config.paths import cache_dir
 from modelport.core.config.schema import nearest, shown
 from modelport.core.config.settings import Settings
@@ -41,6 +42,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         tasks: What the installed skills serve with these heads, by the name of the skill that serves it.
         skill: The skill that names a default checkpoint, else the first that serves it, else empty.
         default_checkpoint: The Hub id that the family means without more, or empty.
+        verification: Backend → task → `verified`, or what the sweep found instead and why. What was not tried is not there.
+        verified_with: The version of transformers that it was found with.
     """
 
     name: str
@@ -49,6 +52,13 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     tasks: dict[str, str] = {}
     skill: str = ""
     default_checkpoint: str = ""
+    verification: dict[str, dict[str, str]] = {}
+    verified_with: str = ""
+
+    @property
+    def verified(self) -> tuple[str, ...]:
+        """The backends on which one of its tasks at least is verified."""
+        return tuple(backend for backend, found in self.verification.items() if "verified" in found.values())
 
 
 class _Stored(msgspec.Struct):
@@ -140,6 +150,7 @@ class Families:
                     skill, checkpoint = skill_name, default
         if not skill and tasks:
             skill = next(iter(tasks.values()))
+        findings = verification()
         return Family(
             name=family_name(model_type),
             model_type=model_type,
@@ -147,6 +158,8 @@ class Families:
             tasks=tasks,
             skill=skill,
             default_checkpoint=checkpoint,
+            verification=findings.families.get(model_type, {}),
+            verified_with=findings.transformers,
         )
 
     def all(self, skills: Mapping[str, Skill]) -> list[Family]:

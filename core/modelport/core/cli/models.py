@@ -53,17 +53,22 @@ def list_command(config: Path | None, as_json: bool) -> None:
 @click.argument("text", required=False)
 @click.option("--task", metavar="TASK", help="Only families that an installed skill can serve for this task.")
 @click.option("--served", is_flag=True, help="Only families that an installed skill can serve.")
+@click.option("--verified", metavar="BACKEND", help="Only families of which a task is verified on this backend.")
 @config_option
 @json_option
-def families_command(text: str | None, task: str | None, served: bool, config: Path | None, as_json: bool) -> None:
+def families_command(
+    text: str | None, task: str | None, served: bool, verified: str | None, config: Path | None, as_json: bool
+) -> None:
     """List the families of the installed transformers, their tasks, and the skills that serve them.
 
-    A family is `hf_<model_type>`. With TEXT, only those whose name contains it.
+    A family is `hf_<model_type>`. With TEXT, only those whose name contains it. A family is verified on a backend where a tiny
+    model of it was served and agreed with transformers; --json has the finding of each task.
 
     Examples:
 
     - `modelport models families bert`
     - `modelport models families --task text-generation --json`
+    - `modelport models families --verified cpu`
     """
     from modelport.core.cli.output import print_json, print_table
     from modelport.core.cli.parts import assemble
@@ -73,15 +78,23 @@ def families_command(text: str | None, task: str | None, served: bool, config: P
     shown = [
         family
         for family in families
-        if (not text or text in family.name) and (not task or task in family.tasks) and (not served or family.tasks)
+        if (not text or text in family.name)
+        and (not task or task in family.tasks)
+        and (not served or family.tasks)
+        and (not verified or verified in family.verified)
     ]
     if as_json:
         print_json(shown)
         return
     print_table(
-        ("family", "tasks and their skills", "default checkpoint"),
+        ("family", "tasks and their skills", "verified on", "default checkpoint"),
         [
-            (family.name, [f"{task} ({skill})" for task, skill in family.tasks.items()], family.default_checkpoint)
+            (
+                family.name,
+                [f"{task} ({skill})" for task, skill in family.tasks.items()],
+                family.verified,
+                family.default_checkpoint,
+            )
             for family in shown
         ],
         f"None of the {len(families)} families fits.",

@@ -9,13 +9,28 @@ import msgspec
 
 from modelport.contract.backend import Backend
 from modelport.contract.errors import Unavailable
+from modelport.contract.host import ModelInfo
+from modelport.core.catalog.families import Family
 from modelport.core.placement.hardware import Hardware
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.keeper import Keeper
 from modelport.core.serving.model import Model
 from modelport.core.serving.planning import Planning
 
-__all__ = ["hardware_view", "placement_view"]
+__all__ = ["family_info", "hardware_view", "placement_view"]
+
+
+def family_info(family: Family) -> ModelInfo:
+    """A family as a model that nobody has asked for yet."""
+    return ModelInfo(
+        id=family.name,
+        tasks=tuple(family.tasks),
+        state="family",
+        skill=family.skill,
+        source=family.default_checkpoint,
+        owned_by=family.default_checkpoint.partition("/")[0],
+        model_type=family.model_type,
+    )
 
 
 def placement_view(model: Model, planning: Planning, hardware: Hardware) -> dict[str, Any]:

@@ -10,6 +10,8 @@ __all__ = ["head_of", "is_text"]
 _SUFFIXES = (
     ("ForCausalLM", "causal-lm"),
     ("LMHeadModel", "causal-lm"),
+    ("ModelWithLMHead", "causal-lm"),
+    ("BertGenerationDecoder", "causal-lm"),
     ("ForSequenceClassification", "sequence-classification"),
     ("ForTokenClassification", "token-classification"),
     ("ViltForQuestionAnswering", "visual-question-answering"),
@@ -17,6 +19,7 @@ _SUFFIXES = (
     ("LayoutLMv2ForQuestionAnswering", "document-question-answering"),
     ("LayoutLMv3ForQuestionAnswering", "document-question-answering"),
     ("ForQuestionAnswering", "question-answering"),
+    ("ForQuestionAnsweringSimple", "question-answering"),
     ("ForMultipleChoice", "multiple-choice"),
     ("ForMaskedLM", "masked-lm"),
     ("ForPreTraining", "pretraining"),
@@ -41,7 +44,14 @@ _SUFFIXES = (
     ("ForDepthEstimation", "depth-estimation"),
     ("ForKeypointDetection", "keypoint-detection"),
     ("Blip2ForImageTextRetrieval", "zero-shot-image-classification"),
+    ("ForTextToSpeech", "text-to-waveform"),
+    ("WithHifiGan", "text-to-waveform"),
+    ("FastSpeech2ConformerModel", "text-to-spectrogram"),
+    ("VitsModel", "text-to-waveform"),
+    ("BarkModel", "text-to-waveform"),
     ("MTModel", "conditional-generation"),
+    ("EncoderDecoderModel", "conditional-generation"),
+    ("ForTextToText", "conditional-generation"),
     ("ForCTC", "ctc"),
     ("ForSpeechToText", "speech-seq2seq"),
     ("SpeechEncoderDecoderModel", "speech-seq2seq"),
@@ -51,7 +61,15 @@ _SUFFIXES = (
 )
 """Ends of class names, the most specific first, and the auto-class head that each belongs to."""
 
-_OTHER_SENSES = ("vision_config", "audio_config", "image_size", "num_mel_bins", "speech_config", "feat_extract_norm")
+_OTHER_SENSES = (
+    "vision_config",
+    "audio_config",
+    "audio_encoder",
+    "image_size",
+    "num_mel_bins",
+    "speech_config",
+    "feat_extract_norm",
+)
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 

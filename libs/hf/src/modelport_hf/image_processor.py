@@ -93,8 +93,9 @@ def _pillow_class(folder: Path) -> Any:
     for model_type, classes in IMAGE_PROCESSOR_MAPPING_NAMES.items():
         if (name := classes.get("pil")) in wanted:
             package = importlib.import_module(f"transformers.models.{model_type_to_module_name(model_type)}")
-            files = [file.name for file in pkgutil.iter_modules(package.__path__) if file.name.startswith("image_processing")]
-            for file in sorted(files, key=lambda name: "_pil_" not in name):
+            files = [file.name for file in pkgutil.iter_modules(package.__path__) if file.name.startswith("image_processing_")]
+            # Not by one name: mobilenet_v1's file is called otherwise than all others', and BLIP's two are in each other's place.
+            for file in sorted(files, key=lambda each: "_pil_" not in each):
                 with suppress(ImportError):
                     found = importlib.import_module(f"{package.__name__}.{file}")
                     if hasattr(found, name):

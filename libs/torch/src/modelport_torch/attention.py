@@ -51,7 +51,10 @@ def grouped(
         return result
     rows = heads // key_heads
     if attention_mask is not None:
-        attention_mask = attention_mask.expand(-1, -1, rows, -1)
+        if attention_mask.shape[1] == heads:  # a mask for each query head, as Doge makes
+            attention_mask = attention_mask.reshape(attention_mask.shape[0], key_heads, rows, -1)
+        else:
+            attention_mask = attention_mask.expand(-1, -1, rows, -1)
     out = scaled_dot_product_attention(
         query.view(batch, key_heads, rows, width), key, value, attn_mask=attention_mask, scale=scaling
     )

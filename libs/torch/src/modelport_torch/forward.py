@@ -61,9 +61,8 @@ class ForwardEntry:
 
     def tensors(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All wanted outputs as tensors, in the order of the spec: what an exporter traces."""
-        arguments = {name: self._fit(value) for name, value in inputs.items() if self._takes is None or name in self._takes}
         with _eager(self._model) if self._shows_attention else nullcontext():
-            result = self._call(**arguments, **self._extra)
+            result = self._call(**self._arguments(inputs), **self._extra)
         outputs: dict[str, torch.Tensor] = {}
         for output in self.spec.outputs:
             values = self._reduced(output, self._pick(result, output), inputs)
@@ -72,7 +71,18 @@ class ForwardEntry:
 
     def takes(self, name: str) -> bool:
         """Whether the method takes an input of that name; others are there for reductions only."""
-        return self._takes is None or name in self._takes
+        return self._takes is None or name.partition(".")[0] in self._takes
+
+    def _arguments(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """What the method takes of `inputs`; `name.0`, `name.1`, … are one list, in the order in which they come."""
+        arguments: dict[str, Any] = {}
+        for name, value in inputs.items():
+            argument, dot, _ = name.partition(".")
+            if dot and self.takes(name):
+                arguments.setdefault(argument, []).append(self._fit(value))
+            elif self.takes(name):
+                arguments[name] = self._fit(value)
+        return arguments
 
     def _reduced(self, output: Output, value: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         more: tuple[torch.Tensor, ...] = ()

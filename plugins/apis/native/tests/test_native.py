@@ -134,7 +134,7 @@ async def test_a_stream_that_fails_ends_with_the_error(client, host):
 
 async def test_the_catalogue_lists_models_and_schemas(client):
     body = (await client.get("/v1/catalog")).json()
-    assert [model["id"] for model in body["models"]] == ["embedder", "org/chat", "ranker", "loud"]
+    assert [model["id"] for model in body["models"]] == ["embedder", "org/chat", "ranker", "speaker", "loud"]
     generation = body["tasks"]["text-generation"]
     assert generation["streams"] is True
     assert set(generation["schema"]) == {"request", "result", "delta", "$defs"}

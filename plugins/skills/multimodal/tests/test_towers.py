@@ -169,7 +169,7 @@ def test_long_texts_are_cut_where_that_is_asked(checkpoint: Checkpoint, ask: Ask
         assert np.abs(right.embeddings - left.embeddings).max() > 1e-4
 
 
-def test_a_checkpoint_without_its_scale_or_with_a_foreign_processor_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_a_part_is_refused_when_it_is_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     lame = shutil.copytree(checkpoint("clip"), tmp_path / "lame")
@@ -178,7 +178,14 @@ def test_a_checkpoint_without_its_scale_or_with_a_foreign_processor_is_refused(c
     foreign = shutil.copytree(checkpoint("siglip2"), tmp_path / "foreign")
     shutil.copy(checkpoint("clip") / "preprocessor_config.json", foreign)
 
-    for folder, words in ((lame, "no tensor 'logit_scale'"), (foreign, "no pixel_attention_mask and no spatial_shapes")):
+    mute = shutil.copytree(checkpoint("siglip"), tmp_path / "mute")
+    (mute / "spiece.model").unlink()
+
+    for folder, words in (
+        (lame, "no tensor 'logit_scale'"),
+        (foreign, "no pixel_attention_mask and no spatial_shapes"),
+        (mute, "tokenizer of the model .* cannot be loaded"),
+    ):
         with pytest.raises(ConfigurationError, match=words):
             Multimodal().session(_context(folder))
 

@@ -200,7 +200,7 @@ class OwnBatch:
             self._made = generate(
                 **inputs,
                 generation_config=self._config(),
-                logits_processor=self._processors(inputs),
+                **self._processors(inputs),
                 stopping_criteria=StoppingCriteriaList([_AtEachToken(self._made_one)]),
             )
         except BaseException as error:
@@ -230,11 +230,13 @@ class OwnBatch:
             found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))
         return found
 
-    def _processors(self, inputs: dict[str, torch.Tensor]) -> LogitsProcessorList:
+    def _processors(self, inputs: dict[str, torch.Tensor]) -> dict[str, LogitsProcessorList]:
+        """As an argument, if there are any: some models' own `generate` take none."""
         first, defaults = self._rows[0], self._model.generation_config
         timed = tells_times(first.entry, first.request.inputs, defaults)
         length = inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
-        return LogitsProcessorList([*processors(timed, length, defaults), *([self._watch] if self._watch else [])])
+        made = [*processors(timed, length, defaults), *([self._watch] if self._watch is not None else [])]
+        return {"logits_processor": LogitsProcessorList(made)} if made else {}
 
     def _config(self) -> Any:
         first = self._rows[0]

@@ -34,6 +34,7 @@ class OpenAI(Api):
         from modelport_api_openai.embeddings import create_embeddings
         from modelport_api_openai.models import list_models, retrieve_model
         from modelport_api_openai.rerank import rerank_v1, rerank_v2
+        from modelport_api_openai.speech import create_speech
 
         return [
             list_models,
@@ -43,6 +44,7 @@ class OpenAI(Api):
             create_chat_completion,
             create_transcription,
             create_translation,
+            create_speech,
             rerank_v1,
             rerank_v2,
         ]

@@ -16,13 +16,15 @@ __all__ = ["list_models", "retrieve_model"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in OpenAI's form. `max_model_len`, the context length, is a common addition of other servers."""
+    """A model in OpenAI's form. `max_model_len`, the context length, is a common addition of other servers; `kind` is `family`
+    for a family, which a request may name where no model is configured."""
 
     id: str
     object: str = "model"
     created: int
     owned_by: str
     max_model_len: int | UnsetType = UNSET
+    kind: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, info: ModelInfo) -> Model:
@@ -32,6 +34,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             created=info.created,
             owned_by=info.owned_by or "modelport",
             max_model_len=UNSET if info.context_length is None else info.context_length,
+            kind="family" if info.state == "family" else UNSET,
         )
 
 

@@ -142,6 +142,10 @@ def _refusal(program: Program, card: ModelCard) -> str | None:
             "checkpoint, with backends.openvino.weights for smaller ones."
         )
     for name, entry in program.entries.items():
+        if isinstance(entry, Module) and not entry.traceable:
+            return f"entry {name!r} loops or draws as its inputs say, which a converted graph cannot do."
+        if loose := [spec.name for spec in entry.inputs if spec.optional]:
+            return f"entry {name!r} has inputs that may be left out ({', '.join(loose)}), and a converted model takes them all."
         if not isinstance(entry, Generate):
             continue
         if entry.mode == "own":

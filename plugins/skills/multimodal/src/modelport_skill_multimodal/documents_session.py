@@ -35,7 +35,7 @@ class DocumentsSession(Session):
         # LayoutLM was trained with the end marks in the lower right corner, LayoutLMv3 with all marks in the upper left one.
         self._end = 0 if self.sees else 1000
 
-    async def handle(self, request: DocumentQuestionRequest, run: Run) -> AsyncGenerator[DocumentAnswersResult, None]:  # type: ignore[override]
+    async def handle(self, request: DocumentQuestionRequest, run: Run) -> AsyncGenerator[DocumentAnswersResult, None]:
         words, windows, items = await run.cpu(self._prepared, request)
         outputs = await asyncio.gather(*(run.forward("main", item) for item in items))
         yield await run.cpu(self._answered, request, words, windows, outputs)

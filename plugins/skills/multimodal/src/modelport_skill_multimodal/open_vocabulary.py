@@ -23,6 +23,8 @@ from modelport_hf.image_processor import fixed_size
 __all__ = ["claim", "is_owl", "programs", "session"]
 
 _TASK = "zero-shot-object-detection"
+_WIDTH = 512
+"""Of what OWL makes of a label, where config.json does not say."""
 
 
 def is_owl(card: ModelCard) -> bool:
@@ -56,8 +58,9 @@ def programs(card: ModelCard) -> Mapping[str, Program]:
         mask = ArraySpec("pixel_mask", "int64", ("batch", "height", "width"))
         return {_TASK: Program({"main": Forward(head=_TASK, inputs=(pixels, *texts, mask), outputs=wanted)})}
     build = "modelport_skill_multimodal.owl:build"
+    width = card.config.get("projection_dim")
     queries = (
-        ArraySpec("query_embeds", "float32", ("batch", "queries", "features")),
+        ArraySpec("query_embeds", "float32", ("batch", "queries", width if isinstance(width, int) else _WIDTH)),
         ArraySpec("query_mask", "int64", ("batch", "queries")),
     )
     texts = (ArraySpec("input_ids", pad=None), ArraySpec("attention_mask"))

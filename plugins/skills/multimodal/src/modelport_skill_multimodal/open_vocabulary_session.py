@@ -13,7 +13,6 @@ from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Run, S
 from modelport.tasks.multimodal import ZeroShotDetectionRequest
 from modelport.tasks.vision import Box, DetectedObject, DetectionResult
 from modelport_hf.pictures import Pictures, shapes
-from modelport_hf.tokenizer import load_tokenizer
 from modelport_skill_multimodal.texts import Texts, nested_config
 
 __all__ = ["GroundingSession", "OwlSession"]
@@ -29,7 +28,7 @@ class OwlSession(Session):
         self.texts = Texts(context, nested_config(context, "text_config"))
         self.pads = self.texts.pads
 
-    async def handle(self, request: ZeroShotDetectionRequest, run: Run) -> AsyncGenerator[DetectionResult, None]:  # type: ignore[override]
+    async def handle(self, request: ZeroShotDetectionRequest, run: Run) -> AsyncGenerator[DetectionResult, None]:
         image, items, arrays = await run.cpu(self._prepared, request)
         read = await asyncio.gather(*(run.forward("text", item, cache_key=_key(item)) for item in items))
         output = await run.forward("main", await run.cpu(self._asked, arrays, items, read))
@@ -65,12 +64,11 @@ class GroundingSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         self.pictures = Pictures(context, ["pixel_values", "pixel_mask"])
-        self.tokenizer = load_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
-        self.limit = Texts(context, nested_config(context, "text_config")).limit
-        most = context.card.config.get("max_text_len", 256)
-        self.limit = min(most, self.limit or most)
+        texts = Texts(context, nested_config(context, "text_config"))
+        most = int(context.card.config.get("max_text_len", 256))
+        self.tokenizer, self.limit = texts.tokenizer, min(most, texts.limit or most)
 
-    async def handle(self, request: ZeroShotDetectionRequest, run: Run) -> AsyncGenerator[DetectionResult, None]:  # type: ignore[override]
+    async def handle(self, request: ZeroShotDetectionRequest, run: Run) -> AsyncGenerator[DetectionResult, None]:
         image, item, owners = await run.cpu(self._prepared, request)
         output = await run.forward("main", item)
         yield await run.cpu(self._found, request, image, owners, output)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from modelport.contract import InputTooLong, InvalidRequest, Item, SessionContext
+from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, Item, SessionContext
 from modelport_hf.folder import position_limit
 from modelport_hf.tokenizer import load_tokenizer
 
@@ -78,14 +78,22 @@ class Texts:
 
 class WholeTexts(Texts):
     """One text is one item, padded to the most tokens that the tower takes, by transformers' own tokenizer: SigLIP's texts are
-    lower-cased and rid of punctuation by its Python code, and padded on the side that it says."""
+    lower-cased and rid of punctuation by its Python code, and padded on the side that it says.
+
+    Raises:
+        ConfigurationError: if the tokenizer cannot be loaded.
+    """
 
     def __init__(self, context: SessionContext, config: Mapping[str, Any], *, is_masked: bool = True) -> None:
         from transformers import AutoTokenizer
 
-        self._own = AutoTokenizer.from_pretrained(
-            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
-        )
+        try:
+            self._own = AutoTokenizer.from_pretrained(
+                str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
+            )
+        except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+            why = " ".join(str(error).split())[:300].rstrip(".")
+            raise ConfigurationError(f"The tokenizer of the model {context.card.name!r} cannot be loaded: {why}.") from error
         self._lock = threading.Lock()  # padding and truncation are states of the library's tokenizers
         self._is_masked = is_masked
         self.pads = {}

@@ -91,8 +91,8 @@ class TowersSession(Session):
                 raise InvalidRequest(
                     "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.", param=param
                 )
-        cut = {"truncate": request.truncate, "side": request.truncation_direction}
-        return [self.texts.item(value, param, **cut) for value, param in found]
+        side = request.truncation_direction
+        return [self.texts.item(value, param, truncate=request.truncate, side=side) for value, param in found]
 
     def _embeddings(self, request: EmbeddingRequest, outputs: list[dict[str, Array]]) -> EmbeddingResult:
         vectors = np.stack([to_numpy(output["embedding"]) for output in outputs]).astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Speech and sound: what was said, what it is, and which of a caller's labels it fits."""
+"""Speech and sound: what was said, what it is, which of a caller's labels it fits, and texts spoken."""
 
 from __future__ import annotations
 
@@ -6,68 +6,34 @@ from collections.abc import Mapping
 
 from modelport import hookimpl
 from modelport.contract import Claim, ModelCard, Program, Session, SessionContext, Skill
-from modelport.tasks.audio import AUDIO_CLASSIFICATION, AUTOMATIC_SPEECH_RECOGNITION, ZERO_SHOT_AUDIO_CLASSIFICATION
-from modelport_skill_speech.programs import TASKS, kind_of, program_of
+from modelport.tasks.synthesis import TEXT_TO_SPEECH
+from modelport_skill_speech import hearing, synthesis
 
 MODELPORT_CONTRACT = "1.0"
 
 
 class Speech(Skill):
-    """Models that hear. A checkpoint is of one kind, and a kind has one task."""
+    """Models that hear or speak. A checkpoint does one of the tasks."""
 
     name = "speech"
-    tasks = (AUTOMATIC_SPEECH_RECOGNITION, AUDIO_CLASSIFICATION, ZERO_SHOT_AUDIO_CLASSIFICATION)
-    heads = {
-        "speech-seq-2-seq": ("automatic-speech-recognition",),
-        "ctc": ("automatic-speech-recognition",),
-        "audio-classification": ("audio-classification",),
-    }
-    default_checkpoints = {
-        "whisper": "openai/whisper-small",
-        "wav2vec2": "facebook/wav2vec2-base-960h",
-        "hubert": "facebook/hubert-large-ls960-ft",
-        "wavlm": "patrickvonplaten/wavlm-libri-clean-100h-base-plus",
-        "wav2vec2-bert": "hf-audio/wav2vec2-bert-CV16-en",
-        "wav2vec2-conformer": "facebook/wav2vec2-conformer-rope-large-960h-ft",
-        "data2vec-audio": "facebook/data2vec-audio-base-960h",
-        "sew": "asapp/sew-tiny-100k-ft-ls100h",
-        "speech_to_text": "facebook/s2t-small-librispeech-asr",
-        "moonshine": "UsefulSensors/moonshine-tiny",
-        "audio-spectrogram-transformer": "MIT/ast-finetuned-audioset-10-10-0.4593",
-    }
+    tasks = (*hearing.TASKS_HEARD, TEXT_TO_SPEECH)
+    heads = {**hearing.HEADS, **synthesis.HEADS}
+    default_checkpoints = {**hearing.DEFAULT_CHECKPOINTS, **synthesis.DEFAULT_CHECKPOINTS}
 
     def claim(self, card: ModelCard) -> Claim | None:
-        kind = kind_of(card)
-        if kind is None:
-            return None
-        return Claim((TASKS[kind],), 100, f"{card.architectures[0]} does {TASKS[kind]}")
+        return hearing.claim(card) or synthesis.claim(card)
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
-        kind = kind_of(card)
-        return {} if kind is None else {TASKS[kind]: program_of(kind, card)}
+        claim = self.claim(card)
+        program = hearing.program(card) or synthesis.program(card)
+        return {} if claim is None or program is None else {claim.tasks[0]: program}
 
     def session(self, context: SessionContext) -> Session:
-        match kind_of(context.card):
-            case "whisper":
-                from modelport_skill_speech.whisper import WhisperSession
+        if context.task == TEXT_TO_SPEECH.name:
+            from modelport_skill_speech.synthesis_session import SynthesisSession
 
-                return WhisperSession(context)
-            case "seq2seq":
-                from modelport_skill_speech.seq2seq import Seq2SeqSession
-
-                return Seq2SeqSession(context)
-            case "ctc":
-                from modelport_skill_speech.ctc import CtcSession
-
-                return CtcSession(context)
-            case "clap":
-                from modelport_skill_speech.clap import ClapSession
-
-                return ClapSession(context)
-            case _:
-                from modelport_skill_speech.labels import LabelsSession
-
-                return LabelsSession(context)
+            return SynthesisSession(context)
+        return hearing.session(context)
 
 
 @hookimpl

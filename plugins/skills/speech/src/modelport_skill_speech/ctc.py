@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modelport.contract import Array, ConfigurationError, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
+from modelport.contract import Array, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.audio import TimedText, TranscriptionDelta, TranscriptionRequest, join_transcription
 from modelport_hf.audio import MOST_SECONDS
+from modelport_hf.own_tokenizer import load_own_tokenizer
 from modelport_skill_speech.sound import Ear
 
 __all__ = ["CtcSession"]
@@ -37,7 +38,7 @@ class CtcSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         self._ear = Ear(context, MOST_SECONDS)
-        self._tokenizer = _load_tokenizer(context)
+        self._tokenizer = load_own_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
         config = context.card.config
         self._blank = config.get("pad_token_id") if isinstance(config.get("pad_token_id"), int) else 0
         self._delimiter = getattr(self._tokenizer, "word_delimiter_token", None)
@@ -126,16 +127,3 @@ def _own(ids: np.ndarray, chunk: _Chunk) -> np.ndarray:
     length = chunk.end - chunk.start
     left, right = (round(side / length * len(ids)) for side in (chunk.left, chunk.right))
     return ids[left : len(ids) - right]
-
-
-def _load_tokenizer(context: SessionContext) -> Any:
-    """transformers' own: those of CTC models exist in Python only."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
-        )
-    except Exception as error:  # anything a damaged or foreign folder can cause
-        why = " ".join(str(error).split())[:300].rstrip(".")
-        raise ConfigurationError(f"The checkpoint in {context.folder} has no tokenizer that can be loaded: {why}.") from error

@@ -8,6 +8,7 @@ from modelport.contract import Array, InvalidRequest, Item, Session, SessionCont
 from modelport.tasks.audio import AudioClassificationRequest
 from modelport.tasks.text import LabelScore
 from modelport.tasks.vision import LabelsResult
+from modelport_hf.activation import activated
 from modelport_hf.folder import label_names
 from modelport_skill_speech.sound import Ear
 
@@ -41,19 +42,9 @@ class LabelsSession(Session):
     def postprocess(self, request: AudioClassificationRequest, outputs: list[dict[str, Array]]) -> LabelsResult:
         """Labels, best first."""
         logits = to_numpy(outputs[0]["logits"]).astype(np.float64)
-        scores = _applied(request.function_to_apply or ("sigmoid" if self._several else "softmax"), logits)
+        scores = activated(request.function_to_apply or ("sigmoid" if self._several else "softmax"), logits)
         order = np.argsort(-scores, kind="stable")[: request.top_k]
         return LabelsResult(results=[LabelScore(self._label(int(i)), float(scores[i])) for i in order])
 
     def _label(self, index: int) -> str:
         return self._labels[index] if index < len(self._labels) else f"LABEL_{index}"
-
-
-def _applied(function: str, logits: np.ndarray) -> np.ndarray:
-    if function == "softmax":
-        e = np.exp(logits - logits.max())
-        return np.asarray(e / e.sum())
-    if function == "sigmoid":
-        e = np.exp(-np.abs(logits))
-        return np.asarray(np.where(logits >= 0, 1 / (1 + e), e / (1 + e)))
-    return logits

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from modelport.contract import (
-    ConfigurationError,
     GenerateRequest,
     InvalidRequest,
     ModelFailed,
@@ -18,6 +17,7 @@ from modelport.contract import (
 )
 from modelport.tasks.audio import TranscriptionDelta, TranscriptionRequest, join_transcription
 from modelport_hf.folder import read_json
+from modelport_hf.own_tokenizer import load_own_tokenizer
 from modelport_hf.parameters import sampling_of_parameters
 from modelport_skill_speech.sound import Ear
 
@@ -33,7 +33,7 @@ class Seq2SeqSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         self._ear = Ear(context, _MOST_SECONDS)
-        self._tokenizer = _load_tokenizer(context)
+        self._tokenizer = load_own_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
         own = read_json(context.folder, "generation_config.json") or {}
         self._codes = {str(code): int(token) for code, token in (own.get("text_decoder_lang_to_code_id") or {}).items()}
         self._most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
@@ -76,16 +76,3 @@ class Seq2SeqSession(Session):
 
     def _text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def _load_tokenizer(context: SessionContext) -> Any:
-    """transformers' own: some of these exist in Python only."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
-        )
-    except Exception as error:  # anything a damaged or foreign folder can cause
-        why = " ".join(str(error).split())[:300].rstrip(".")
-        raise ConfigurationError(f"The checkpoint in {context.folder} has no tokenizer that can be loaded: {why}.") from error

@@ -186,6 +186,8 @@ class WhisperSession(Session):
                 window = await self._say(run, window, job.params, temperature)
                 if temperature is None or self._is_sound(window):
                     break
+            if self._rises and _is_silent(window):
+                window = msgspec.structs.replace(window, tokens=[])
             tokens = window.tokens
             if job.timed:
                 assert marks.first_time is not None
@@ -210,11 +212,10 @@ class WhisperSession(Session):
         return _LADDER if self._rises and is_greedy else (None,)
 
     def _is_sound(self, window: _Window) -> bool:
-        """Whether what was said neither repeats itself nor surprised the model; silence is no reason to try again."""
+        """Whether what was said neither repeats itself nor surprised the model, or nobody spoke."""
         assert window.logprob is not None
-        if window.logprob < _LEAST_LOGPROB:
-            return window.no_speech is not None and window.no_speech > _SILENT
-        return self._repetition(window) <= _MOST_REPETITION
+        is_likely = window.logprob >= _LEAST_LOGPROB
+        return _is_silent(window) or (is_likely and self._repetition(window) <= _MOST_REPETITION)
 
     def _repetition(self, window: _Window) -> float:
         """How much shorter its text gets by compression."""
@@ -302,6 +303,12 @@ class WhisperSession(Session):
             TimedText(text, (float(starts[places[at[0]]]), float(ends[places[at[-1]]])))
             for text, at in words_of(tokens, self._tokenizer.decode, language)
         ]
+
+
+def _is_silent(window: _Window) -> bool:
+    if window.logprob is None or window.no_speech is None:
+        return False
+    return window.logprob < _LEAST_LOGPROB and window.no_speech > _SILENT
 
 
 def _headed(delta: TranscriptionDelta, head: TranscriptionDelta) -> TranscriptionDelta:

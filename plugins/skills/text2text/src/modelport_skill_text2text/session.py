@@ -29,6 +29,7 @@ from modelport.tasks.text2text import (
     Translation,
     TranslationResult,
 )
+from modelport_hf.own_tokenizer import load_own_tokenizer
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_skill_text2text.languages import Languages, Telling
 
@@ -43,7 +44,7 @@ class Text2TextSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         card = context.card
-        self.tokenizer = _load_tokenizer(context)
+        self.tokenizer = load_own_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
         self._languages = Languages(self.tokenizer, card.config)
         self._lock = threading.Lock()  # a tokenizer is set to a source language for the length of a call
         self._start = card.config.get("decoder_start_token_id")
@@ -127,16 +128,3 @@ class Text2TextSession(Session):
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
         return tokens
-
-
-def _load_tokenizer(context: SessionContext) -> Any:
-    """transformers' own: several of these families mark languages in ways that only it knows."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
-        )
-    except Exception as error:  # anything a damaged or foreign folder can cause
-        why = " ".join(str(error).split())[:300].rstrip(".")
-        raise ConfigurationError(f"The checkpoint in {context.folder} has no tokenizer that can be loaded: {why}.") from error

@@ -35,7 +35,7 @@ class TextClassification(Skill):
     def claim(self, card: ModelCard) -> Claim | None:
         if head_of(card.architectures) != "sequence-classification":
             return None
-        if not has_tokenizer(card.files) or not is_text(card.config, card.files):
+        if not has_tokenizer(card.files) or not (is_text(card.config, card.files) or "text_config" in card.config):
             return None
         name = card.architectures[0]
         if len(label_names(card.config)) == 1:

@@ -17,6 +17,7 @@ from modelport.tasks.text import (
 )
 from modelport.tasks.zero_shot import ZeroShotRequest, ZeroShotResult
 from modelport_hf.folder import label_names, position_limit
+from modelport_hf.padding import length_group
 from modelport_hf.tokenizer import load_tokenizer
 from modelport_skill_text_classification.entailment import entailment_label, label_scores
 from modelport_skill_text_classification.scores import Activation, activation_of, applied
@@ -139,7 +140,7 @@ class ClassificationSession(Session):
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if self._typed:
             arrays["token_type_ids"] = np.array(encoded.type_ids, dtype=np.int64)
-        return Item(arrays, cost=len(ids))
+        return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
     def _activation(self) -> Activation:
         card = self.context.card

@@ -8,6 +8,7 @@ import numpy as np
 
 from modelport.contract import InputTooLong, InvalidRequest, Item, Session, SessionContext
 from modelport_hf.folder import position_limit
+from modelport_hf.padding import length_group
 from modelport_hf.tokenizer import load_tokenizer
 
 __all__ = ["TextSession", "texts_of"]
@@ -42,7 +43,7 @@ class TextSession(Session):
         arrays: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids), **more}
         if self._typed:
             arrays["token_type_ids"] = np.array(encoding.type_ids, dtype=np.int64)
-        return Item(arrays, cost=len(ids))
+        return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
     def too_long(self, count: int, param: str, advice: str) -> InputTooLong:
         """The refusal of an input of `count` tokens."""

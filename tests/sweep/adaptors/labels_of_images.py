@@ -1,0 +1,30 @@
+"""Images to the logits of labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from images import media, opened, pictures, pixels, write_processor
+from labels import LABELS, THREE
+
+SETTINGS: dict[str, Any] = THREE
+
+
+def equip(pair: Any, model: Any, folder: Path) -> Any:
+    return write_processor(pair, model, folder)
+
+
+def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
+    return [{"inputs": media(image), "function_to_apply": "none"} for image in pictures()]
+
+
+def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
+    logits = model(**pixels(model, tools, opened(request["inputs"]))).logits[0].float().numpy()
+    return {"label": model.config.id2label[int(logits.argmax())], "logits": logits}
+
+
+def answered(result: Any, request: dict[str, Any], index: int) -> Any:
+    labels = {each.label: each.score for each in result.results}
+    return {"label": result.results[0].label, "logits": np.array([labels[name] for name in LABELS])}

@@ -155,7 +155,7 @@ class ImagePrompter(Prompter):
                 raise InvalidRequest(f"The model {self._model!r} writes about images; send one.", param="messages")
             return self._tokenizer.encode(text, special=special).ids, {}
         places = [text.count(mark) for mark in self._marks]
-        if self.converses and places and len(media) not in places:
+        if self.converses and any(places) and len(media) not in places:
             raise InvalidRequest(
                 f"The model's chat template has places for {max(places)} images in this conversation, and it holds {len(media)}. "
                 "Send images in turns of the user.",
@@ -165,7 +165,10 @@ class ImagePrompter(Prompter):
         inputs = {name: value for name, value in made.items() if name not in _UNWANTED}
         ids = [int(token) for token in inputs.pop("input_ids", np.zeros((1, 0)))[0]]
         if ids and self._mark_id is not None and self._mark_id not in ids:
-            raise InvalidRequest("The model's processor has no place for an image beside this text.", param="messages")
+            raise InvalidRequest(
+                "The model's chat template has no place for an image in this conversation. Send images in turns of the user.",
+                param="messages",
+            )
         return ids, inputs
 
     def _alone(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:

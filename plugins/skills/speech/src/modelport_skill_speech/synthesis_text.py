@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from modelport_skill_speech.synthesis import Kind
 
 __all__ = ["Reader", "cut"]
 
-_BORDERS = (re.compile(r"(?<=[.!?…。！？])\s+|(?<=[。！？])|\n+"), re.compile(r"(?<=[,;:،、，；：])\s*"), re.compile(r"\s+"))
+_BORDERS = (re.compile(r"[.!?…]\s+|[。！？]\s*|\n+"), re.compile(r"[,;:،]\s+|[、，；：]\s*"), re.compile(r"\s+"))
 """Where a text may be cut: after a sentence, else after a part of one, else after a word."""
 
 
@@ -74,18 +75,17 @@ class Reader:
 
     def _encode(self, text: str, voice: str, language: str | None) -> list[int]:
         options: dict[str, Any] = {"verbose": False}
-        if self._type == "vits":
-            prepared, _ = self.tokenizer.prepare_for_tokenization(text)
-            if not prepared.strip():
-                return []
-        if self._type == "csm":
-            message = {"role": voice or "0", "content": [{"type": "text", "text": text}]}
-            return list(self.tokenizer.apply_chat_template([message], tokenize=True, return_dict=True)["input_ids"])
         if self._type == "bark":
             options["add_special_tokens"] = False
         if self._type.startswith("seamless"):
             options |= {"src_lang": language, "tgt_lang": language}
         with self._lock:
+            if self._type == "csm":
+                message = {"role": voice or "0", "content": [{"type": "text", "text": text}]}
+                return list(self.tokenizer.apply_chat_template([message], tokenize=True, return_dict=True)["input_ids"])
+            # The tokenizer of VITS drops what it does not know, and puts blanks around whatever is left.
+            if self._type == "vits" and not self.tokenizer.prepare_for_tokenization(text)[0].strip():
+                return []
             return list(self.tokenizer(text, **options)["input_ids"])
 
     def _arrays(self, ids: list[int]) -> dict[str, np.ndarray]:
@@ -102,21 +102,23 @@ def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
     Raises:
         InputTooLong: if a word of it does not fit.
     """
-    return _cut(text, fits, 0)
+    return [stripped for part in _cut(text, fits, 0) if (stripped := part.strip())]
 
 
 def _cut(text: str, fits: Callable[[str], bool], depth: int) -> list[str]:
-    if fits(text):
+    if fits(text.strip()):
         return [text]
     if depth == len(_BORDERS):
         raise InputTooLong(
             f"inputs has a stretch of {len(text)} characters without a space, too long for this model. Divide it.",
             param="inputs",
         )
+    ends = [*(border.end() for border in _BORDERS[depth].finditer(text)), len(text)]
     parts: list[str] = []
-    for piece in filter(None, (each.strip() for each in _BORDERS[depth].split(text))):
-        if parts and fits(f"{parts[-1]} {piece}"):
-            parts[-1] = f"{parts[-1]} {piece}"
+    for start, end in itertools.pairwise([0, *ends]):
+        piece = text[start:end]
+        if parts and fits((parts[-1] + piece).strip()):
+            parts[-1] += piece
         else:
             parts += _cut(piece, fits, depth + 1)
     return parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,20 +26,19 @@ class Reader:
     Args:
         context: The session's.
         kind: How the model speaks.
+        config: Of the model, defaults included.
 
     Raises:
         ConfigurationError: if there is no tokenizer that can be loaded, or it needs a package that is not installed.
     """
 
-    def __init__(self, context: SessionContext, kind: Kind) -> None:
+    def __init__(self, context: SessionContext, kind: Kind, config: Mapping[str, Any]) -> None:
         self.tokenizer = _load(context)
         self._kind = kind
         self._type = context.card.model_type
         self._lock = threading.Lock()  # some tokenizers are set to a language for the length of a call
         self._padded = 0
-        limits = [kind.longest, context.card.limit, int(self.tokenizer.model_max_length)]
-        config = context.card.config
-        limits.append(config.get("max_text_positions"))
+        limits = [kind.longest, context.card.limit, int(self.tokenizer.model_max_length), config.get("max_text_positions")]
         if self._type == "bark":
             own = (read_json(context.folder, "generation_config.json") or {}).get("semantic_config") or {}
             self._padded = int(own.get("max_input_semantic_length", 256))

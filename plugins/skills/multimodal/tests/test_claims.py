@@ -77,8 +77,8 @@ def test_readers_answer_questions_only_where_they_were_taught(tmp_path: Path) ->
 def test_the_best_known_families_have_a_checkpoint() -> None:
     import transformers.models.auto.modeling_auto as auto
 
-    known = {*auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *auto.MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES}
-    assert set(Multimodal.default_checkpoints) <= known
+    heads = {f"MODEL_FOR_{head.upper().replace('-', '_')}_MAPPING_NAMES" for head in Multimodal.heads}
+    assert set(Multimodal.default_checkpoints) <= {kind for name in heads for kind in getattr(auto, name)}
     assert len(Multimodal.default_checkpoints) >= 25
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from modelport.contract import GenerateRequest, InvalidRequest, Media, ModelFailed, Run, Sampling, Session, SessionContext
+from modelport.contract import (
+    GenerateRequest,
+    InputTooLong,
+    InvalidRequest,
+    Media,
+    ModelFailed,
+    Run,
+    Sampling,
+    Session,
+    SessionContext,
+)
 from modelport.tasks.multimodal import (
     DocumentAnswer,
     DocumentAnswersResult,
@@ -17,11 +27,10 @@ from modelport.tasks.multimodal import (
     ImageToTextResult,
 )
 from modelport.tasks.text2text import GeneratedText
-from modelport_hf.image_processor import load_image_processor
-from modelport_hf.media import MOST_PIXELS, decode_image
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
+from modelport_hf.pictures import Pictures
 from modelport_hf.tokenizer import load_tokenizer
-from modelport_skill_multimodal.options import NEW_TOKENS, whole_number
+from modelport_skill_multimodal.options import NEW_TOKENS
 
 __all__ = ["CaptionSession"]
 
@@ -36,12 +45,12 @@ class CaptionSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         card = context.card
-        self.processor = load_image_processor(context.folder, trust_remote_code=card.trust_remote_code)
+        self._pictures = Pictures(context, ["pixel_values"])
         self.tokenizer = load_tokenizer(context.folder, trust_remote_code=card.trust_remote_code)
-        self._most_pixels = whole_number(context, "max_pixels", MOST_PIXELS)
         limits = (card.limit, context.limits.max_length if context.limits else None)
-        most = min((limit for limit in limits if limit is not None), default=NEW_TOKENS) - 1
-        self._most = min(most_new_tokens(context.folder) or NEW_TOKENS, max(most, 1))
+        self._longest = min((limit for limit in limits if limit is not None), default=None)
+        most = most_new_tokens(context.folder) or NEW_TOKENS
+        self._most = most if self._longest is None else max(min(most, self._longest - 1), 1)
 
     def handle(self, request: Any, run: Run) -> AsyncGenerator[Any, None]:
         """One result."""
@@ -54,15 +63,17 @@ class CaptionSession(Session):
         yield ImageToTextResult(results=[GeneratedText(self.tokenizer.decode(tokens).strip())])
 
     async def _answer(self, request: DocumentQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        if not request.question.strip():
-            raise InvalidRequest("question is empty; ask something.", param="question")
-        if request.words is not None or request.boxes is not None:
-            given = "words" if request.words is not None else "boxes"
-            raise InvalidRequest(f"This model reads the page by itself. Leave {given} out.", param=given)
+        if request.words is not None:
+            raise InvalidRequest("This model reads the page by itself. Leave words and boxes out.", param="words")
         pixels = await run.cpu(self.pixels, request.image, "image")
         asked = self.tokenizer.encode(_QUESTION.format(request.question.replace("<", " ")), special=False).ids
+        room = self._most if self._longest is None else min(self._most, self._longest - len(asked))
+        if room < 1:
+            raise InputTooLong(
+                f"The question has {len(asked)} tokens, and this model writes {self._longest} with its answer. Shorten it.",
+                param="question",
+            )
         inputs = {"pixel_values": pixels, "decoder_input_ids": np.array(asked, np.int64)}
-        room = max(self._most - len(asked), 1)
         tokens = await self._generate(run, inputs, Sampling(max_new_tokens=room))
         text = self.tokenizer.decode(tokens, skip_special=False).partition("</s_answer>")[0]
         yield DocumentAnswersResult(results=[DocumentAnswer(re.sub(r"<[^<>]*>", "", text).strip())])
@@ -73,14 +84,8 @@ class CaptionSession(Session):
         Raises:
             InvalidRequest: if it cannot be decoded, or the processor does not take it.
         """
-        image = decode_image(media, param, self._most_pixels)
-        try:
-            return np.asarray(self.processor([image], return_tensors="np")["pixel_values"][0], np.float32)
-        except (ValueError, ZeroDivisionError, OSError, IndexError) as error:
-            why = " ".join(str(error).split())[:200].rstrip(".")
-            raise InvalidRequest(
-                f"The checkpoint's image processor does not take this image: {why}. Send one of a more usual size.", param=param
-            ) from error
+        pixels = self._pictures.arrays(self._pictures.decode(media, param), param)["pixel_values"]
+        return np.asarray(pixels, np.float32)
 
     async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
         tokens: list[int] = []

@@ -9,7 +9,6 @@ import msgspec
 
 from modelport.contract import (
     GenerateRequest,
-    InvalidRequest,
     Media,
     ModelFailed,
     Run,
@@ -102,10 +101,6 @@ class ChatSession(GenerationSession):
         yield ImageToTextResult(results=[GeneratedText(made)])
 
     async def _answer(self, request: VisualQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        if not request.question.strip():
-            raise InvalidRequest("question is empty; ask something.", param="question")
-        if request.top_k < 1:
-            raise InvalidRequest(f"top_k is {request.top_k}; it must be at least 1.", param="top_k")
         text = _ASK.get(self.context.card.model_type, "{}").format(request.question)
         made = await self._write(run, request.image, "image", text, GenerateParameters())
         yield VisualAnswersResult(results=[VisualAnswer(made)])

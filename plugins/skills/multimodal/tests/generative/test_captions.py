@@ -84,13 +84,10 @@ def test_a_question_is_answered(kind: str, asked: str, checkpoint: Callable[[str
 def test_donut_answers_a_question_about_a_page(checkpoint: Callable[[str], Any]) -> None:
     made = checkpoint("donut")
     request = DocumentQuestionRequest(image=Media(data=draw(1)), question="who")
-    (answer, words) = ask(
-        made.folder,
-        [
-            ("document-question-answering", request),
-            ("document-question-answering", DocumentQuestionRequest(image=Media(data=draw(1)), question="who", words=["a"])),
-        ],
-    )
+    with_words = DocumentQuestionRequest(image=Media(data=draw(1)), question="who", words=["a"], boxes=[(0, 0, 1, 1)])
+    too_long = DocumentQuestionRequest(image=Media(data=draw(1)), question="who " * 40)
+    asked = [("document-question-answering", each) for each in (request, with_words, too_long)]
+    answer, words, long = ask(made.folder, asked)
     prompt = made.processor.tokenizer(
         "<s_docvqa><s_question>who</s_question><s_answer>", add_special_tokens=False, return_tensors="pt"
     ).input_ids
@@ -101,9 +98,11 @@ def test_donut_answers_a_question_about_a_page(checkpoint: Callable[[str], Any])
     assert answer.results[0].score is None
     assert isinstance(words, InvalidRequest)
     assert words.param == "words"
+    assert isinstance(long, InvalidRequest)
+    assert "The question has 164 tokens" in str(long)
 
 
-def test_bad_images_and_questions_name_the_field(checkpoint: Callable[[str], Any]) -> None:
+def test_bad_images_name_the_field(checkpoint: Callable[[str], Any]) -> None:
     good = draw(0)
     for kind, field, task, make in (
         ("donut", "inputs", "image-to-text", lambda image: ImageToTextRequest(inputs=image, generate_parameters=SHORT)),
@@ -116,8 +115,3 @@ def test_bad_images_and_questions_name_the_field(checkpoint: Callable[[str], Any
         )
         assert (broken.param, empty.param, address.param) == (field, field, f"{field}.url")
         assert not isinstance(one, Exception)
-    (error,) = ask(
-        checkpoint("blip_vqa").folder,
-        [("visual-question-answering", VisualQuestionRequest(image=Media(data=good), question=" "))],
-    )
-    assert error.param == "question"

@@ -4,7 +4,7 @@ PORT ?= 8000
 VENV := .venv
 LATEST := .venv-latest
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-latest test-slow bench format clean
+.PHONY: help install serve test test-latest test-slow sweep bench format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test-latest: ## Test core, skills and torch backends with the newest transformer
 	@$(PYTHON) tools/environment.py --venv $(LATEST) --constraints constraints-latest.txt --group compress --group test
 	@$(LATEST)/bin/modelport demo --all
 	@$(LATEST)/bin/python tools/check.py pytest
+
+sweep: ## Serve a tiny model of every family and compare it with transformers; goes on where it was (ARGS="bert --backend openvino")
+	@$(PYTHON) tools/environment.py --group convert --group test
+	@$(VENV)/bin/python tests/sweep/run.py --http $(ARGS)
 
 bench: install ## Measure the server against the same models called in a loop
 	@$(VENV)/bin/python benchmarks/run.py

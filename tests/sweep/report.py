@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from pairs import HERE, Pair
 from results import Results
 
-PAGE = HERE.parents[1] / "docs/families.md"
+PAGE, README = HERE.parents[1] / "docs/families.md", HERE.parents[1] / "README.md"
+_COUNT = re.compile(r"\d+ of \d+ model types, \d+ of \d+ pairs of a type and a head\.")
 
 _HEAD = """# Families
 
-Written by `make sweep` with transformers {version}: {types} of {all_types} model types verified, {verified} of {pairs} pairs of a
-model type and a head ({share:.0f} %), on the backend cpu.
+Written by `make sweep` with transformers {version}. Verified on the backend cpu: {count}
 
 A pair is verified when a tiny model of that type with random weights was loaded and served by a real worker, three requests of
 different size at once, and every answer agreed with transformers' own model on that input alone: the same greedy tokens, labels,
@@ -22,8 +23,8 @@ boxes and spans, and vectors whose cosine is at least 0.999. What cannot be buil
 
 {backends}
 
-| task | head | verified | fails | cannot be built | through HTTP |
-|---|---|---|---|---|---|
+| task | head | verified | fails | no skill | cannot be built | through HTTP |
+|---|---|---|---|---|---|---|
 {tasks}
 
 ## Pairs
@@ -37,21 +38,22 @@ boxes and spans, and vectors whose cosine is at least 0.999. What cannot be buil
 
 
 def write(pairs: Sequence[Pair], results: Results) -> None:
-    """The page."""
+    """The page, and the sentence of the README that counts."""
     PAGE.write_text(page(pairs, results), encoding="utf-8")
+    README.write_text(_COUNT.sub(_count(pairs, results), README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def page(pairs: Sequence[Pair], results: Results) -> str:
     """Its text."""
+    count = _count(pairs, results)
     backends = sorted({backend for found in results.pairs.values() for backend in found}, key=lambda name: (name != "cpu", name))
     state = {pair: results.pairs.get(pair.name, {}).get("cpu", {}).get("status", "not tried") for pair in pairs}
-    verified = [pair for pair in pairs if state[pair] == "verified"]
     heads = Counter((pair.task, pair.head, state[pair]) for pair in pairs)
-    tasks = [
-        f"| {task} | {head} | {heads[task, head, 'verified']} of {sum(pair.head == head for pair in pairs)} | "
-        f"{heads[task, head, 'fails']} | {heads[task, head, 'cannot be built']} | {_http(results.http.get(task))} |"
-        for task, head in dict.fromkeys((pair.task, pair.head) for pair in pairs)
-    ]
+    tasks = []
+    for task, head in dict.fromkeys((pair.task, pair.head) for pair in pairs):
+        verified, *others = (heads[task, head, found] for found in ("verified", "fails", "no skill", "cannot be built"))
+        counts = [f"{verified} of {sum(pair.head == head for pair in pairs)}", *map(str, others), _http(results.http.get(task))]
+        tasks.append(f"| {task} | {head} | {' | '.join(counts)} |")
     reasons: dict[str, int] = {}
     rows = []
     for pair in sorted(pairs, key=lambda pair: pair.name):
@@ -60,16 +62,18 @@ def page(pairs: Sequence[Pair], results: Results) -> str:
     table = f"| model type | task | head | {' | '.join(backends)} |\n|---|---|---|{'---|' * len(backends)}\n" + "\n".join(rows)
     return _HEAD.format(
         version=results.transformers,
-        types=len({pair.model_type for pair in verified}),
-        all_types=len({pair.model_type for pair in pairs}),
-        verified=len(verified),
-        pairs=len(pairs),
-        share=100 * len(verified) / len(pairs),
+        count=count,
         backends=_others(pairs, results, backends),
         tasks="\n".join(tasks),
         table=table,
         notes="\n".join(f"{number}. {reason}" for reason, number in reasons.items()) or "All are verified.",
     )
+
+
+def _count(pairs: Sequence[Pair], results: Results) -> str:
+    verified = [pair for pair in pairs if results.pairs.get(pair.name, {}).get("cpu", {}).get("status") == "verified"]
+    types, all_types = ({pair.model_type for pair in some} for some in (verified, pairs))
+    return f"{len(types)} of {len(all_types)} model types, {len(verified)} of {len(pairs)} pairs of a type and a head."
 
 
 def _others(pairs: Sequence[Pair], results: Results, backends: Sequence[str]) -> str:

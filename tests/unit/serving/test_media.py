@@ -29,7 +29,12 @@ class Pictures(BaseHTTPRequestHandler):
         if self.path == "/never":
             self.server.leave.wait()  # type: ignore[attr-defined]
             return
-        place = {"/moved": "/cat.png", "/away": "http://elsewhere.test/cat.png", "/round": "/round"}.get(self.path)
+        place = {
+            "/moved": "/cat.png",
+            "/away": "http://elsewhere.test/cat.png",
+            "/round": "/round",
+            "/ftp": "ftp://bare.test/x",
+        }.get(self.path)
         if place is not None:
             self.send_response(302)
             self.send_header("location", place)
@@ -67,7 +72,7 @@ async def here(host: str, port: int) -> Sequence[str]:
 
 def fetch(site: ThreadingHTTPServer, request: Any, *, deadline_s: float | None = None, most: int = 1000, **settings: Any) -> Any:
     port = site.server_address[1]
-    hosts = [f"pictures.test:{port}", f"*.deep.test:{port}"]
+    hosts = [f"pictures.test:{port}", f"*.deep.test:{port}", "bare.test"]
     options = MediaSettings(**{"allowed_hosts": hosts, "allowed_networks": ["127.0.0.0/8"], "timeout_s": 10.0, **settings})
 
     async def scenario() -> Any:
@@ -138,6 +143,7 @@ def test_nothing_is_fetched_by_default_or_offline(site: Any) -> None:
         ("/cat.png", {"allowed_networks": []}, "its host has no public address"),
         ("/nothing", {}, "its host answered 404"),
         ("/away", {}, "redirected to elsewhere.test, which is not allowed"),
+        ("/ftp", {}, "redirected to bare.test, which is not allowed"),
         ("/round", {}, "redirected more than 3 times"),
         ("/never", {"timeout_s": 0.2}, r"did not send it within 0\.2 s"),
     ],

@@ -79,9 +79,11 @@ class Fetcher:
             url = httpx.URL(address)
         except httpx.InvalidURL:
             return False
-        host, port = url.host.lower(), url.port or _PORTS.get(url.scheme)
+        if url.scheme not in _PORTS:
+            return False
+        host, port = url.host.lower(), url.port or _PORTS[url.scheme]
         names = [host, *(f"*.{host.split('.', cut)[-1]}" for cut in range(1, host.count(".") + 1))]
-        if port == _PORTS.get(url.scheme):
+        if port == _PORTS[url.scheme]:
             return any(name in self._hosts for name in names)
         return any(f"{name}:{port}" in self._hosts for name in names)
 

@@ -28,6 +28,7 @@ from modelport_backend_cpu.backend import CpuBackend
 from modelport_skill_speech import Speech
 from modelport_skill_speech.synthesis import KINDS
 from modelport_skill_speech.synthesis_audio import MIME
+from modelport_skill_speech.synthesis_text import cut
 
 from .speaking import STEP, Worker, ask, request, samples
 
@@ -250,3 +251,28 @@ def test_models_that_share_a_type_with_one_that_speaks_are_left_to_others() -> N
     assert claim("seamless_m4t", "SeamlessM4TForTextToText") == 0
     assert claim("seamless_m4t", "SeamlessM4TModel") == 50
     assert claim("llama", "LlamaForCausalLM") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "parts"),
+    [
+        ("All of it.", 10, ["All of it."]),
+        ("One. Two! Three?", 9, ["One. Two!", "Three?"]),
+        ("One, two and three. Four", 9, ["One,", "two and", "three.", "Four"]),
+        ("一。二！三", 3, ["一。", "二！三"]),
+        ("one\n\ntwo", 5, ["one", "two"]),
+        ("3.14 is pi", 5, ["3.14", "is pi"]),
+    ],
+)
+def test_a_text_is_cut_where_a_speaker_would_pause(text: str, most: int, parts: list[str]) -> None:
+    assert cut(text, lambda part: len(part) <= most) == parts
+
+
+@given(st.text("ab .,!\n。", max_size=60))
+def test_nothing_is_lost_where_a_text_is_cut(text: str) -> None:
+    try:
+        parts = cut(text, lambda part: len(part) <= 8)
+    except InputTooLong:
+        return
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(0 < len(part) <= 8 for part in parts)

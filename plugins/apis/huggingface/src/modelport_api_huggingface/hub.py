@@ -21,7 +21,7 @@ from modelport_api_huggingface.results import answer_result
 __all__ = ["HANDLERS", "answer_task", "info_of"]
 
 _SIMILARITY = "sentence-similarity"
-"""A task of the Hub that is no task here: it is asked of models that embed."""
+"""A task that every model does that embeds texts, whether or not its skill has it as a task of its own."""
 
 
 @post(model_route("/models"), status_code=200, request_max_body_size=None, summary="Any task of a model", tags=["hub"])

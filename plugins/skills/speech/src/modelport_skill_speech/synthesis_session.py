@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ from modelport_skill_speech.synthesis_voices import Languages, Voices
 __all__ = ["SynthesisSession"]
 
 _RATE = 22_050
-"""Samples per second of vocoders whose checkpoint does not say: those of FastSpeech2Conformer, all of which have it."""
+_RATES = {"speecht5": 16_000}
+"""Samples per second of vocoders whose config.json does not say."""
 
 
 class SynthesisSession(Session):
@@ -43,10 +44,11 @@ class SynthesisSession(Session):
         kind = kind_of(card)
         assert kind is not None
         self._kind = kind
-        self._reader = Reader(context, kind)
-        self._voices = Voices(context)
-        self._languages = Languages(context, self._reader.tokenizer)
-        self._sampling_rate = _sampling_rate(context)
+        config = _config(context)
+        self._reader = Reader(context, kind, config)
+        self._voices = Voices(context, config)
+        self._languages = Languages(context, config, self._reader.tokenizer)
+        self._sampling_rate = _sampling_rate(context, config)
         self._most_tokens = _most_tokens(context)
 
     async def handle(self, request: SpeechRequest, run: Run) -> AsyncGenerator[SpeechResult, None]:
@@ -148,9 +150,19 @@ def _check(named: dict[str, Any], most_tokens: int) -> None:
             )
 
 
-def _sampling_rate(context: SessionContext) -> int:
+def _config(context: SessionContext) -> dict[str, Any]:
+    """config.json with what it leaves to the defaults of its type."""
+    from transformers import AutoConfig
+
+    trust = context.card.trust_remote_code
+    whole: dict[str, Any] = AutoConfig.from_pretrained(
+        str(context.folder), local_files_only=True, trust_remote_code=trust
+    ).to_dict()
+    return whole
+
+
+def _sampling_rate(context: SessionContext, config: Mapping[str, Any]) -> int:
     """Samples per second, from whichever file of the checkpoint says it."""
-    config = context.card.config
     folder = context.checkpoints.get("vocoder")
     vocoder = (read_json(folder, "config.json") if folder else None) or {}
     own = read_json(context.folder, "generation_config.json") or {}
@@ -159,7 +171,7 @@ def _sampling_rate(context: SessionContext) -> int:
         for name in ("sampling_rate", "sample_rate"):
             if isinstance(table.get(name), int) and table[name] > 0:
                 return int(table[name])
-    return _RATE
+    return _RATES.get(context.card.model_type, _RATE)
 
 
 def _most_tokens(context: SessionContext) -> int:

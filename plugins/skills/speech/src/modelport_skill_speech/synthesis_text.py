@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from modelport_skill_speech.synthesis import Kind
 
 __all__ = ["Reader", "cut"]
 
-_BORDERS = (re.compile(r"(?<=[.!?…。！？])\s+|(?<=[。！？])|\n+"), re.compile(r"(?<=[,;:،、，；：])\s*"), re.compile(r"\s+"))
+_BORDERS = (re.compile(r"[.!?…]\s+|[。！？]\s*|\n+"), re.compile(r"[,;:،]\s+|[、，；：]\s*"), re.compile(r"\s+"))
 """Where a text may be cut: after a sentence, else after a part of one, else after a word."""
 
 
@@ -25,20 +26,19 @@ class Reader:
     Args:
         context: The session's.
         kind: How the model speaks.
+        config: Of the model, defaults included.
 
     Raises:
         ConfigurationError: if there is no tokenizer that can be loaded, or it needs a package that is not installed.
     """
 
-    def __init__(self, context: SessionContext, kind: Kind) -> None:
+    def __init__(self, context: SessionContext, kind: Kind, config: Mapping[str, Any]) -> None:
         self.tokenizer = _load(context)
         self._kind = kind
         self._type = context.card.model_type
         self._lock = threading.Lock()  # some tokenizers are set to a language for the length of a call
         self._padded = 0
-        limits = [kind.longest, context.card.limit, int(self.tokenizer.model_max_length)]
-        config = context.card.config
-        limits.append(config.get("max_text_positions"))
+        limits = [kind.longest, context.card.limit, int(self.tokenizer.model_max_length), config.get("max_text_positions")]
         if self._type == "bark":
             own = (read_json(context.folder, "generation_config.json") or {}).get("semantic_config") or {}
             self._padded = int(own.get("max_input_semantic_length", 256))
@@ -74,18 +74,17 @@ class Reader:
 
     def _encode(self, text: str, voice: str, language: str | None) -> list[int]:
         options: dict[str, Any] = {"verbose": False}
-        if self._type == "vits":
-            prepared, _ = self.tokenizer.prepare_for_tokenization(text)
-            if not prepared.strip():
-                return []
-        if self._type == "csm":
-            message = {"role": voice or "0", "content": [{"type": "text", "text": text}]}
-            return list(self.tokenizer.apply_chat_template([message], tokenize=True, return_dict=True)["input_ids"])
         if self._type == "bark":
             options["add_special_tokens"] = False
         if self._type.startswith("seamless"):
             options |= {"src_lang": language, "tgt_lang": language}
         with self._lock:
+            if self._type == "csm":
+                message = {"role": voice or "0", "content": [{"type": "text", "text": text}]}
+                return list(self.tokenizer.apply_chat_template([message], tokenize=True, return_dict=True)["input_ids"])
+            # The tokenizer of VITS drops what it does not know, and puts blanks around whatever is left.
+            if self._type == "vits" and not self.tokenizer.prepare_for_tokenization(text)[0].strip():
+                return []
             return list(self.tokenizer(text, **options)["input_ids"])
 
     def _arrays(self, ids: list[int]) -> dict[str, np.ndarray]:
@@ -102,21 +101,23 @@ def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
     Raises:
         InputTooLong: if a word of it does not fit.
     """
-    return _cut(text, fits, 0)
+    return [stripped for part in _cut(text, fits, 0) if (stripped := part.strip())]
 
 
 def _cut(text: str, fits: Callable[[str], bool], depth: int) -> list[str]:
-    if fits(text):
+    if fits(text.strip()):
         return [text]
     if depth == len(_BORDERS):
         raise InputTooLong(
             f"inputs has a stretch of {len(text)} characters without a space, too long for this model. Divide it.",
             param="inputs",
         )
+    ends = [*(border.end() for border in _BORDERS[depth].finditer(text)), len(text)]
     parts: list[str] = []
-    for piece in filter(None, (each.strip() for each in _BORDERS[depth].split(text))):
-        if parts and fits(f"{parts[-1]} {piece}"):
-            parts[-1] = f"{parts[-1]} {piece}"
+    for start, end in itertools.pairwise([0, *ends]):
+        piece = text[start:end]
+        if parts and fits((parts[-1] + piece).strip()):
+            parts[-1] += piece
         else:
             parts += _cut(piece, fits, depth + 1)
     return parts

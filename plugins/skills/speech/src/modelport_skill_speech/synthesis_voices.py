@@ -24,22 +24,22 @@ class Voices:
     """A voice is the number of a speaker, an embedding of how somebody sounds, or prompts of one who speaks already.
 
     Embeddings are files NAME.npy in the checkpoint's folder `voices`. The option `voices` maps further names to the
-    checkpoint's own, or to files: `voices = { alloy = "3", ash = "/data/ash.npy" }`.
+    checkpoint's own, or to files: `voices = { alloy = "3", ash = "/data/ash.npy" }`. `config` is the model's, defaults included.
 
     Raises:
         ConfigurationError: if a file or the option cannot be read.
     """
 
-    def __init__(self, context: SessionContext) -> None:
+    def __init__(self, context: SessionContext, config: Mapping[str, Any]) -> None:
         card = context.card
-        self._config = _acoustic(card.config)
-        self._width = self._config.get("speaker_embedding_dim" if card.model_type == "speecht5" else "speaker_embed_dim")
+        own = _acoustic(config)
+        self._width = own.get("speaker_embedding_dim" if card.model_type == "speecht5" else "speaker_embed_dim")
         self._needs_one = card.model_type == "speecht5"
         self._all: dict[str, Callable[[], dict[str, Array]]] = {}
         if self._width:
             for file in sorted((context.folder / "voices").glob("*.npy")):
                 self._all[file.stem] = _fixed(self._embedding(file))
-        count = self._config.get(_SPEAKERS.get(card.model_type, "num_speakers")) or 0
+        count = own.get(_SPEAKERS.get(card.model_type, "num_speakers")) or 0
         for number in range(_ROLES if card.model_type == "csm" else count if count > 1 else 0):
             self._all[str(number)] = _fixed({} if card.model_type == "csm" else {"speaker": np.array(number)})
         if card.model_type == "bark":
@@ -107,8 +107,8 @@ class Languages:
         ConfigurationError: if the checkpoint's files cannot be read.
     """
 
-    def __init__(self, context: SessionContext, tokenizer: Any) -> None:
-        config = _acoustic(context.card.config)
+    def __init__(self, context: SessionContext, config: Mapping[str, Any], tokenizer: Any) -> None:
+        config = _acoustic(config)
         own = read_json(context.folder, "generation_config.json") or {}
         spoken = own.get("vocoder_lang_code_to_id")
         if spoken:

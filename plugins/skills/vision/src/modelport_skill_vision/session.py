@@ -13,6 +13,7 @@ from modelport.tasks.vision import MOST_FRAMES
 from modelport_hf.folder import label_names
 from modelport_hf.image_processor import load_image_processor
 from modelport_hf.media import MOST_PIXELS, decode_image
+from modelport_hf.pictures import refuse_long
 from modelport_skill_vision import results
 
 __all__ = ["VisionSession"]
@@ -59,6 +60,7 @@ class VisionSession(Session):
         self.answer.check(request)
         image = self._frames(request.inputs) if isinstance(request.inputs, list) else self._decode(request.inputs, "inputs")
         first = image[0] if isinstance(image, list) else image
+        refuse_long(first, self.processor, self._most_pixels, "inputs")
         arrays = self._pixels(image)
         shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
         cost = max(1, int(np.prod(arrays["pixel_values"].shape)) // arrays["pixel_values"].shape[-3] // _PATCH)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+from scipy.special import expit  # type: ignore[import-untyped,unused-ignore]
 
 from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.multimodal import ZeroShotDetectionRequest
@@ -121,7 +122,7 @@ class GroundingSession(Session):
     ) -> DetectionResult:
         """A box's score is its likeness to whichever token; its label is the one that has the likest token."""
         logits, boxes = (to_numpy(output[name]).astype(np.float32) for name in ("logits", "pred_boxes"))
-        likeness = 1 / (1 + np.exp(-logits))
+        likeness = expit(logits)
         scores = likeness.max(axis=-1)
         kept = scores > request.threshold
         of_labels = np.stack(

@@ -13,6 +13,7 @@ from modelport.tasks.vision import MOST_FRAMES
 from modelport_hf.folder import label_names
 from modelport_hf.image_processor import load_image_processor
 from modelport_hf.media import decode_image
+from modelport_hf.pictures import refuse_long
 from modelport_hf.video import decode_video
 from modelport_skill_vision import results
 from modelport_skill_vision.limits import most_pixels
@@ -59,6 +60,7 @@ class VisionSession(Session):
         self.answer.check(request)
         image = self._image(request.inputs)
         first = image[0] if isinstance(image, list) else image
+        refuse_long(first, self.processor, self._most_pixels, "inputs")
         arrays = self._pixels(image)
         shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
         cost = max(1, int(np.prod(arrays["pixel_values"].shape)) // arrays["pixel_values"].shape[-3] // _PATCH)

@@ -84,7 +84,6 @@ def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]
     import torch
 
     adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
-
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
         model = build(pair, adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS, seed)

@@ -26,7 +26,7 @@ def check(pairs: Sequence[Pair], backend: str) -> dict[str, dict[str, str]]:
         made = {pair: make(pair, folder / model_name(pair)) for pair in pairs}
         process, url = _server(folder, pairs, backend)
         try:
-            with Client(url, timeout=300) as client:
+            with Client(url, timeout_s=300) as client:
                 return {pair.task: _checked(client, pair, *made[pair]) for pair in pairs}
         finally:
             process.terminate()

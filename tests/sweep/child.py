@@ -139,7 +139,7 @@ def _engine(folder: Path, backend: str, pairs: Sequence[Pair]) -> Any:
 
     models = {
         model_name(pair): ModelSettings(
-            source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=256, threads=1, strict=True,
+            source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=1024, threads=1, strict=True,
             task=pair.task,
         )
         for pair in pairs

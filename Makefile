@@ -17,17 +17,17 @@ serve: install ## Fetch the demo models and serve them on 127.0.0.1:8000 (PORT=8
 
 test: ## Run everything that continuous integration runs: lint, format, types, layers, tests
 	@$(PYTHON) tools/environment.py --group convert --group test --group lint
-	@$(VENV)/bin/modelport demo
+	@$(VENV)/bin/modelport demo --all
 	@$(VENV)/bin/python tools/check.py
 
 test-slow: ## Run the tests marked slow
 	@$(PYTHON) tools/environment.py --group convert --group test --group lint
-	@$(VENV)/bin/modelport demo
+	@$(VENV)/bin/modelport demo --all
 	@$(VENV)/bin/python tools/check.py pytest -- -m slow
 
 test-latest: ## Test core, skills and torch backends with the newest transformers, in .venv-latest
 	@$(PYTHON) tools/environment.py --venv $(LATEST) --constraints constraints-latest.txt --group compress --group test
-	@$(LATEST)/bin/modelport demo
+	@$(LATEST)/bin/modelport demo --all
 	@$(LATEST)/bin/python tools/check.py pytest
 
 sweep: ## Serve a tiny model of every family and compare it with transformers; goes on where it was (ARGS="bert --backend openvino")

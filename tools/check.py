@@ -15,6 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+ALL = ["-m", "not slow", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
+"""What pytest is given by default: a process for each core, up to four, and each file within one of them, for its fixtures."""
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["core/modelport", *sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("libs/*/src"), *ROOT.glob("plugins/*/*/src")])]
 
@@ -42,7 +45,7 @@ def main() -> int:
     """Runs the stages that the command line names, or all; the number of failures decides the status."""
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
-    chosen, pytest_args = words[:cut], words[cut + 1 :] or ["-m", "not slow"]
+    chosen, pytest_args = words[:cut], words[cut + 1 :] or ALL
     commands = stages(pytest_args)
     unknown = [name for name in chosen if name not in commands]
     if unknown:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from modelport.contract import Backend, Device, ModelCard, Program, Skill
+from modelport.contract import Backend, ConfigurationError, Device, ModelCard, Program, Skill
 from modelport.core.config.settings import Settings
 from modelport.core.plugins.discover import discover
 
@@ -82,7 +82,10 @@ def rows(skills: Mapping[str, Skill], folder: Path) -> Iterator[tuple[str, str, 
                 )
                 of_images = msgspec.structs.replace(of_text, files=_IMAGES, path=str(folder))
                 card = next((card for card in (of_text, of_images) if skill.claim(card) is not None), None)
-                programs = skill.programs(card) if card is not None else {}
+                try:
+                    programs = skill.programs(card) if card is not None else {}
+                except ConfigurationError:  # claimed, and refused in words
+                    programs = {}
                 for task in tasks:
                     if card is not None and task in programs:
                         yield model_type, task, card, programs[task]

@@ -30,7 +30,7 @@ def test_backend_with_a_device_is_tested_on_it(tmp_path: Path) -> None:
     done = run(tmp_path, "--pyargs", "modelport.testing", "--backend", "cpu", "-k", "probe or reduction_equals")
     assert done.returncode == 0, done.stdout
     assert "ran on cpu:0" in done.stdout
-    assert "16 passed" in done.stdout
+    assert "17 passed" in done.stdout
 
 
 def test_backend_that_is_not_installed_is_refused_with_those_that_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import modelport.testing
 
 SNAPSHOT = Path(__file__).with_name("public_surface.txt")
 KIT = [f"modelport.testing.{module.name}" for module in pkgutil.iter_modules(modelport.testing.__path__)]
-MODULES = ["modelport", "modelport.contract", "modelport.tasks", "modelport.client", *KIT]
+MODULES = ["modelport", "modelport.contract", "modelport.tasks", "modelport.streaming", "modelport.client", *KIT]
 
 
 def surface() -> list[str]:

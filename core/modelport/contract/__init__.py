@@ -3,7 +3,7 @@
 `modelport.hookspecs` is the manual that uses them. This package imports NumPy and msgspec, and nothing heavier.
 """
 
-from modelport.contract.api import Api, ErrorReply, decode_body, model_id, model_route, status_of
+from modelport.contract.api import Api, ErrorReply, convert_fields, decode_body, model_id, model_route, status_of
 from modelport.contract.array import Array, DeviceArray, to_numpy
 from modelport.contract.backend import Backend, LoadContext, Progress, Verdict
 from modelport.contract.card import ModelCard
@@ -143,6 +143,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "WrongTask",
+    "convert_fields",
     "decode_body",
     "model_id",
     "model_route",

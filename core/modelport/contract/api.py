@@ -30,7 +30,7 @@ from modelport.contract.task import decode_hook
 if TYPE_CHECKING:
     from modelport.contract.host import Host
 
-__all__ = ["RESERVED_NAMES", "Api", "ErrorReply", "decode_body", "model_id", "model_route", "status_of"]
+__all__ = ["RESERVED_NAMES", "Api", "ErrorReply", "convert_fields", "decode_body", "model_id", "model_route", "status_of"]
 
 T = TypeVar("T")
 
@@ -145,6 +145,19 @@ def decode_body(body: bytes, kind: type[T], prefix: str = "") -> T:
         raise InvalidRequest("The body is not valid JSON: it is not UTF-8 text.") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
+
+
+def convert_fields(value: Any, kind: type[T], prefix: str = "") -> T:
+    """`value`, made of dictionaries, lists and Structs, as a `kind`: for requests that a surface puts together itself.
+
+    Raises:
+        InvalidRequest: as `decode_body` does.
+    """
+    try:
+        _refuse_wide(value, (prefix,) if prefix else ())
+        return msgspec.convert(value, kind, dec_hook=decode_hook)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), prefix) from None
 
 
 @lru_cache(maxsize=512)

@@ -70,6 +70,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
         entry: The program's entry.
         inputs: What the processor made, without a batch axis: `input_ids` (length,) int64 and, where there are,
             `pixel_values`, `decoder_input_ids`, …; an engine hands what it does not know to the prefill.
+        whole: Names of inputs that have all axes which the model takes, a batch axis among them if it takes one: they are not
+            stacked, and the request shares no batch. For what has no row per prompt, as the patches of several images.
         n: How many choices; choice i draws from seed + i.
         logprobs: How many of the likeliest tokens to report at every step; 0 reports the chosen one only, `None` nothing.
         prompt_logprobs: The same for the prompt's own tokens.
@@ -82,6 +84,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     entry: str = "main"
     inputs: Mapping[str, np.ndarray]
+    whole: tuple[str, ...] = ()
     params: Sampling = Sampling()
     constraint: Constraint | None = None
     n: int = 1

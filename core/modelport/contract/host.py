@@ -36,6 +36,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `id` is the name to ask for; `aliases` mean the same model. `state` is one of `declared`, `loading`, `ready`, `busy`,
     `draining`, `unloaded`, `failed`, or `family`, which nobody has asked for yet: its first request declares it. `created` is
     the Unix time at which it was declared. `error` is the cause of `failed`.
+    `labels` are the names that its configuration gives to its classes, by index; `pooling` is how it makes one vector of many.
     """
 
     id: str
@@ -55,6 +56,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     pinned: bool = False
     error: str = ""
+    labels: tuple[str, ...] = ()
+    pooling: str = ""
 
 
 class DeltaStream(Protocol):

@@ -46,18 +46,20 @@ class ArraySpec(msgspec.Struct, frozen=True):
     """One input array.
 
     Args:
-        name: The argument of the model's method.
+        name: The argument of the model's method. `name.0`, `name.1`, … are gathered into one argument, a list.
         dtype: NumPy's name of the type.
         axes: A name or a fixed size for each axis *after* stacking; the first is always `batch`. Axes with one name
             are padded to one length.
         pad: The value that fills padding. `None` asks for the tokenizer's pad id, which the session supplies in
             `SessionContext.pads`; a session that pads itself may ignore it.
+        optional: Whether a batch may be without it. A backend whose graphs have fixed inputs refuses such an entry.
     """
 
     name: str
     dtype: str = "int64"
     axes: tuple[str | int, ...] = ("batch", "sequence")
     pad: int | float | None = 0
+    optional: bool = False
 
 
 class _Step(msgspec.Struct, frozen=True):
@@ -118,9 +120,14 @@ class At(_Step, frozen=True, tag="at"):
 
 
 class Splade(_Step, frozen=True, tag="splade"):
-    """(batch, sequence, vocabulary) → (batch, vocabulary): max over unmasked positions of log(1 + relu(x))."""
+    """(batch, sequence, vocabulary) → (batch, vocabulary): max or sum over unmasked positions of log(1 + relu(x)).
+
+    `log1p_relu` takes the logarithm twice: log(1 + log(1 + relu(x))).
+    """
 
     mask: str = "attention_mask"
+    mode: Literal["max", "sum"] = "max"
+    activation: Literal["relu", "log1p_relu"] = "relu"
 
 
 class Cast(_Step, frozen=True, tag="cast"):
@@ -167,7 +174,8 @@ class Module(msgspec.Struct, frozen=True, tag="module", kw_only=True):
     """A `torch.nn.Module` that no auto class knows.
 
     `build` is `package.module:function`; it is called with the checkpoint's folder and `kwargs`, in the worker.
-    `examples` maps each input to a shape that a converting backend may trace with.
+    `examples` maps each input to a shape that a converting backend may trace with. `traceable` false says that none may: the
+    module loops, or draws, as its inputs say, and a trace would keep what it did once.
     """
 
     build: str
@@ -175,6 +183,7 @@ class Module(msgspec.Struct, frozen=True, tag="module", kw_only=True):
     outputs: tuple[Output, ...]
     kwargs: dict[str, str | int | float | bool] = {}
     examples: dict[str, tuple[int, ...]] = {}
+    traceable: bool = True
     checkpoint: str = "main"
 
 

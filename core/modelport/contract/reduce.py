@@ -83,9 +83,11 @@ def apply(
         case At(index):
             rows = to_numpy(inputs[index]).astype(np.int64)
             return (value[np.arange(len(value))[:, None], rows],)
-        case Splade(mask):
+        case Splade(mask, mode, activation):
             weights = np.log1p(np.maximum(value, 0))
-            return ((weights * (to_numpy(inputs[mask]) != 0)[..., None]).max(axis=1),)
+            weights = np.log1p(weights) if activation == "log1p_relu" else weights
+            weights = weights * (to_numpy(inputs[mask]) != 0)[..., None]
+            return (weights.max(axis=1) if mode == "max" else weights.sum(axis=1),)
         case Cast(dtype):
             return (value.astype(np.dtype(dtype)),)
 

@@ -46,7 +46,11 @@ class Runner(Protocol):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the placement record should say: the dtype in use, the converter, where sampling runs."""
+        """What the placement record should say: the dtype in use, the converter, where sampling runs.
+
+        `device_bytes` says how much the load took of a device that has memory of its own; without it, a load is charged with what
+        it took of the host's.
+        """
 
     def submit(self, entry: str, batch: Mapping[str, Array]) -> Future[dict[str, Array]]:
         """Starts one batch; arrays have the batch axis first, padded as the entry's specs say.

@@ -219,6 +219,6 @@ def pad_and_stack(
         pad = spec.pad if spec.pad is not None else (pads or {}).get(spec.name, 0)
         out = np.full((rows, *sizes), pad, dtype=np.dtype(spec.dtype))
         for row, value in enumerate(values):
-            out[row][tuple(slice(0, n) for n in value.shape)] = value
+            out[row, ...][tuple(slice(0, n) for n in value.shape)] = value
         batch[spec.name] = out
     return batch

@@ -269,11 +269,13 @@ class GenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class TextToken(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A token with its text and natural-log probability. `data` are its bytes, which may be part of a character."""
+    """A token with its text and natural-log probability. `data` are its bytes, which may be part of a character; the text that is
+    generated leaves `special` ones out."""
 
     id: int
     text: str
     logprob: float | None = None
+    special: bool = False
     data: bytes = b""
     top: list[TextToken] | None = None
 

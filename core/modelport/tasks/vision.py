@@ -16,6 +16,7 @@ __all__ = [
     "IMAGE_FEATURE_EXTRACTION",
     "IMAGE_SEGMENTATION",
     "KEYPOINT_DETECTION",
+    "MASK_GENERATION",
     "MOST_FRAMES",
     "OBJECT_DETECTION",
     "VIDEO_CLASSIFICATION",
@@ -25,6 +26,7 @@ __all__ = [
     "DetectedObject",
     "DetectionRequest",
     "DetectionResult",
+    "GeneratedMask",
     "ImageClassificationRequest",
     "ImageFeaturesRequest",
     "ImageFeaturesResult",
@@ -32,6 +34,8 @@ __all__ = [
     "KeypointRequest",
     "KeypointResult",
     "LabelsResult",
+    "MaskGenerationRequest",
+    "MaskGenerationResult",
     "Segment",
     "SegmentationRequest",
     "SegmentationResult",
@@ -76,19 +80,19 @@ class VideoClassificationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fi
     """A video to label.
 
     Args:
-        inputs: Its frames in order, each an image, at most 256. Of more frames than the model takes, as many as it takes
-            are chosen evenly; fewer are refused.
+        inputs: A video file (MP4, WebM, MKV, AVI), or its frames in order, each an image, at most 256. Of more frames than the
+            model takes, as many as it takes are chosen evenly; fewer are refused.
         top_k: As for images.
         function_to_apply: As for images.
     """
 
-    inputs: list[Media]
+    inputs: Media | list[Media]
     top_k: int | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
 
 VIDEO_CLASSIFICATION: Task[VideoClassificationRequest, LabelsResult, Any] = Task(
-    "video-classification", VideoClassificationRequest, LabelsResult, summary="Frames of a video to labels"
+    "video-classification", VideoClassificationRequest, LabelsResult, summary="A video, or its frames, to labels"
 )
 
 # -------------------------------------------------------------------------------------------------- object-detection
@@ -167,6 +171,56 @@ IMAGE_SEGMENTATION: Task[SegmentationRequest, SegmentationResult, Any] = Task(
     "image-segmentation", SegmentationRequest, SegmentationResult, summary="The parts of an image, as masks"
 )
 
+# --------------------------------------------------------------------------------------------------- mask-generation
+
+
+class MaskGenerationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An image whose objects are to be cut out, those that points or boxes show, or all.
+
+    Args:
+        inputs: The image.
+        points: For each object its points (x, y), in pixels of the image: at most 64 objects and 1024 points.
+        labels: For each point 1 if it is on the object (the default), 0 if it is beside it.
+        boxes: For each object a rectangle (x1, y1, x2, y2) around it; with points too, as many of these.
+        mask_threshold: The logit above which a pixel is the object's.
+        points_per_crop: Without points and boxes: how many points lie along each side of the grid that finds objects, 1 to 32.
+        pred_iou_thresh: Without points and boxes: the least score of a mask.
+        stability_score_thresh: Without points and boxes: how much of a mask must stay as the threshold moves by
+            `stability_score_offset`.
+        stability_score_offset: See above.
+        crops_nms_thresh: Without points and boxes: of two masks whose boxes overlap by more than this, the better stays.
+    """
+
+    inputs: Media
+    points: list[list[tuple[float, float]]] | None = None
+    labels: list[list[Literal[0, 1]]] | None = None
+    boxes: list[tuple[float, float, float, float]] | None = None
+    mask_threshold: float = 0.0
+    points_per_crop: int = 32
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    crops_nms_thresh: float = 0.7
+
+
+class GeneratedMask(msgspec.Struct):
+    """An object: `mask` is a PNG of the image's size, 255 where it is; `score` is the model's guess at how well it fits."""
+
+    mask: Media
+    score: float
+
+
+class MaskGenerationResult(msgspec.Struct, kw_only=True):
+    """Masks. For each object that was shown, in order, the model's guesses (three, from a part to the whole, for most models);
+    of a whole image the masks that are left, best first."""
+
+    results: list[GeneratedMask]
+
+
+MASK_GENERATION: Task[MaskGenerationRequest, MaskGenerationResult, Any] = Task(
+    "mask-generation", MaskGenerationRequest, MaskGenerationResult, summary="Objects of an image, cut out"
+)
+
 # -------------------------------------------------------------------------------------------------- depth-estimation
 
 
@@ -198,7 +252,8 @@ class ImageFeaturesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 
 class ImageFeaturesResult(msgspec.Struct, kw_only=True):
-    """The model's last hidden state, float32: (tokens, width), or (channels, rows, columns) of a convolutional model."""
+    """float32: the model's last hidden state, (tokens, width), or (channels, rows, columns) of a convolutional model; (width,) of
+    one that embeds texts beside images."""
 
     features: np.ndarray
 

@@ -8,6 +8,7 @@ import msgspec
 
 from modelport.contract.errors import InvalidRequest
 from modelport.contract.task import Task
+from modelport.tasks.labels import refuse_labels
 from modelport.tasks.text import LabelScore
 
 __all__ = ["MOST_HYPOTHESES", "ZERO_SHOT_CLASSIFICATION", "ZeroShotRequest", "ZeroShotResult"]
@@ -21,7 +22,7 @@ class ZeroShotRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, 
 
     Args:
         inputs: One text or several.
-        candidate_labels: The labels, at least one.
+        candidate_labels: The labels, from 1 to 1000.
         hypothesis_template: The sentence that is judged of each text; `{}` in it stands for the label.
         multi_label: Whether several labels may be true of a text: then each has a probability of its own. Else those of one
             text add up to 1.
@@ -33,13 +34,7 @@ class ZeroShotRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, 
     multi_label: bool = False
 
     def __post_init__(self) -> None:
-        if not self.candidate_labels or not all(self.candidate_labels):
-            raise InvalidRequest("candidate_labels needs at least one label, and none may be empty.", param="candidate_labels")
-        if "{}" not in self.hypothesis_template:
-            raise InvalidRequest(
-                "hypothesis_template has no {}, where the label would go; without it all labels mean the same.",
-                param="hypothesis_template",
-            )
+        refuse_labels(self.candidate_labels, self.hypothesis_template)
         pairs = len(self.candidate_labels) * (1 if isinstance(self.inputs, str) else len(self.inputs))
         if pairs > MOST_HYPOTHESES:
             raise InvalidRequest(

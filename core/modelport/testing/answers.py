@@ -8,6 +8,8 @@ import numpy as np
 
 from modelport.contract.errors import ModelportError
 from modelport.contract.host import ModelInfo
+from modelport.contract.task import Media
+from modelport.tasks.synthesis import TEXT_TO_SPEECH, SpeechResult
 from modelport.tasks.text import (
     FEATURE_EXTRACTION,
     TEXT_CLASSIFICATION,
@@ -24,7 +26,7 @@ from modelport.tasks.text import (
 
 __all__ = ["MODELS", "TASKS", "answer"]
 
-TASKS = (FEATURE_EXTRACTION, TEXT_CLASSIFICATION, TEXT_GENERATION, TEXT_RANKING)
+TASKS = (FEATURE_EXTRACTION, TEXT_CLASSIFICATION, TEXT_GENERATION, TEXT_RANKING, TEXT_TO_SPEECH)
 """The definitions that `answer` knows."""
 
 MODELS = (
@@ -39,6 +41,7 @@ MODELS = (
         created=1,
     ),
     ModelInfo(id="ranker", tasks=("text-ranking", "text-classification"), owned_by="tests", created=1),
+    ModelInfo(id="speaker", tasks=("text-to-speech",), owned_by="tests", created=1),
 )
 """A model for each, one of them with a slash and one with an alias."""
 
@@ -53,6 +56,8 @@ def answer(task: str, request: Any, stream: bool = False) -> Any:
     if task == "text-ranking":
         ranked = [RankedDocument(index, 1 / (index + 1)) for index in range(len(request.documents))]
         return RankingResult(results=ranked[: request.top_n])
+    if task == "text-to-speech":
+        return SpeechResult(audio=Media(data=b"RIFF" * 9000, mime=f"audio/{request.format}"), sampling_rate=16_000)
     if task == "text-generation":
         deltas = [GenerationDelta(index=index, text=text) for text in ("Hel", "lo") for index in range(request.n)]
         deltas += [GenerationDelta(index=index, finish_reason="stop") for index in range(request.n)]

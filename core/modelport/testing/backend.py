@@ -75,6 +75,7 @@ _CHAINS: tuple[tuple[Step, ...], ...] = (
     (Pool("mean"), TopK(3)),
     (At("rows"),),
     (Splade(),),
+    (Splade(mode="sum", activation="log1p_relu"),),
     (Pool("mean"), Cast("float64")),
 )
 

@@ -14,14 +14,19 @@ from typing import Any
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "IMAGE_TEMPLATE",
     "tiny_bert",
+    "tiny_clip",
     "tiny_cross_encoder",
     "tiny_gemma3",
     "tiny_gpt2",
     "tiny_llama",
+    "tiny_llava",
     "tiny_mistral",
+    "tiny_owlvit",
     "tiny_qwen2",
     "tiny_reader",
+    "tiny_vits",
     "write_byte_tokenizer",
     "write_word_tokenizer",
 ]
@@ -29,6 +34,12 @@ __all__ = [
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+IMAGE_TEMPLATE = CHAT_TEMPLATE.replace(
+    "{{ message['content'] }}",
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}",
 )
 
 _BYTE_SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
@@ -75,6 +86,31 @@ def tiny_llama(folder: Path, seed: int = 0, **config: Any) -> Path:
     return _bytes(folder, LlamaForCausalLM, LlamaConfig(**(_decoder() | config)), seed)
 
 
+def tiny_llava(folder: Path, seed: int = 0) -> Path:
+    """A LlavaForConditionalGeneration: as `tiny_llama`, with eyes of two layers, 16 tokens for an image, and a processor."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    eyes = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
+        projection_dim=16,
+    )  # fmt: skip
+    mark = _BYTE_VOCABULARY
+    text = LlamaConfig(**(_decoder() | {"vocab_size": mark + 1}))
+    made = LlavaConfig(vision_config=eyes, text_config=text, image_token_index=mark, vision_feature_layer=-1, **_ids())
+    _write_model(folder, LlavaForConditionalGeneration, made, seed)
+    write_byte_tokenizer(folder, None, text.max_position_embeddings, more=("<image>",))
+    pixels = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels), encoding="utf-8")
+    own = {"processor_class": "LlavaProcessor", "patch_size": 8, "vision_feature_select_strategy": "default"}
+    (folder / "processor_config.json").write_text(json.dumps(own | {"num_additional_image_tokens": 1}), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(IMAGE_TEMPLATE, encoding="utf-8")
+    return folder
+
+
 def tiny_mistral(folder: Path, seed: int = 0, sliding_window: int = 16, **config: Any) -> Path:
     """A MistralForCausalLM whose every layer sees the last `sliding_window` tokens only."""
     from transformers import MistralConfig, MistralForCausalLM
@@ -112,8 +148,70 @@ def tiny_gpt2(folder: Path, seed: int = 0, **config: Any) -> Path:
     return _bytes(folder, GPT2LMHeadModel, GPT2Config(**(made | _ids() | config)), seed)
 
 
-def write_byte_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE, max_length: int = 512) -> None:
-    """A tokenizer with one token per byte, which can therefore write anything, and end and chat tokens."""
+def tiny_vits(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """A VitsModel that speaks at 16 kHz, and a tokenizer of the letters a to z, whose language is `eng`."""
+    import torch
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    letters = " 'abcdefghijklmnopqrstuvwxyz"
+    sizes = {
+        "vocab_size": len(letters) + 2,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 32,
+        "flow_size": 16,
+        "spectrogram_bins": 9,
+        "upsample_initial_channel": 16,
+        "upsample_rates": [8, 4],
+        "upsample_kernel_sizes": [16, 8],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+        "prior_encoder_num_flows": 2,
+        "prior_encoder_num_wavenet_layers": 2,
+        "posterior_encoder_num_wavenet_layers": 2,
+        "duration_predictor_num_flows": 2,
+        "duration_predictor_filter_channels": 16,
+        "depth_separable_num_layers": 2,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = VitsModel(VitsConfig(**(sizes | config)))
+        # Its own are so small that all texts sound alike; durations would explode.
+        for name, parameter in made.named_parameters():
+            if parameter.dim() > 1 and "duration" not in name and "original0" not in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    made.save_pretrained(folder, safe_serialization=True)
+    vocabulary = {"<pad>": 0, **{letter: at for at, letter in enumerate(letters, 1)}, "<unk>": len(letters) + 1}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    VitsTokenizer(folder / "vocab.json", language="eng", phonemize=False).save_pretrained(folder)
+    return folder
+
+
+def tiny_clip(folder: Path, seed: int = 0) -> Path:
+    """A CLIPModel of two layers a tower, for images of 32 × 32 and 32 tokens, with a processor and a WordPiece tokenizer."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    config = CLIPConfig(text_config=_tower_of_texts(), vision_config=_tower_of_images(), projection_dim=16)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return _words(folder, CLIPModel, config, seed, max_length=32)
+
+
+def tiny_owlvit(folder: Path, seed: int = 0) -> Path:
+    """An OwlViTForObjectDetection with towers as those of `tiny_clip`."""
+    from transformers import OwlViTConfig, OwlViTForObjectDetection
+    from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
+
+    config = OwlViTConfig(text_config=_tower_of_texts(), vision_config=_tower_of_images(), projection_dim=32)
+    OwlViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return _words(folder, OwlViTForObjectDetection, config, seed, max_length=32)
+
+
+def write_byte_tokenizer(
+    folder: Path, chat_template: str | None = CHAT_TEMPLATE, max_length: int = 512, more: tuple[str, ...] = ()
+) -> None:
+    """A tokenizer with one token per byte, which can therefore write anything, end and chat tokens, and `more` tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -121,7 +219,7 @@ def write_byte_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _BYTE_SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (*_BYTE_SPECIALS, *more)])
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     _write_tokenizer(folder, tokenizer, names | ({"chat_template": chat_template} if chat_template else {}), max_length)
 
@@ -145,9 +243,9 @@ def write_word_tokenizer(folder: Path, max_length: int = 64) -> None:
     _write_tokenizer(folder, tokenizer, names, max_length)
 
 
-def _words(folder: Path, model: type[Any], config: Any, seed: int) -> Path:
+def _words(folder: Path, model: type[Any], config: Any, seed: int, max_length: int | None = None) -> Path:
     _write_model(folder, model, config, seed)
-    write_word_tokenizer(folder, config.max_position_embeddings)
+    write_word_tokenizer(folder, max_length or config.max_position_embeddings)
     return folder
 
 
@@ -199,6 +297,20 @@ def _bert() -> dict[str, Any]:
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
+
+
+def _tower_of_texts() -> dict[str, Any]:
+    vocabulary = _word_vocabulary()
+    ids = {"pad_token_id": 0, "bos_token_id": vocabulary.index("[CLS]"), "eos_token_id": vocabulary.index("[SEP]")}
+    return _layers() | ids | {"vocab_size": len(vocabulary), "max_position_embeddings": 32}
+
+
+def _tower_of_images() -> dict[str, Any]:
+    return _layers() | {"image_size": 32, "patch_size": 8}
+
+
+def _layers() -> dict[str, Any]:
+    return {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def _ids() -> dict[str, Any]:

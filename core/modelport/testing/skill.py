@@ -38,11 +38,17 @@ from modelport.contract.reply import Usage
 from modelport.contract.skill import Skill
 from modelport.contract.task import Task
 from modelport.core.executors.thread import ThreadExecutor, ThreadReplica
+from modelport.tasks.tokenization import DetokenizationRequest, TokenizationRequest
 
 __all__ = ["Served", "SkillSuite", "assert_close"]
 
 T = TypeVar("T")
 _TIMEOUT_S = 120.0
+_COMMON: Mapping[str, Sequence[msgspec.Struct]] = {
+    "tokenization": [TokenizationRequest(inputs="a day"), TokenizationRequest(inputs=["a", "b c"], add_special_tokens=False)],
+    "detokenization": [DetokenizationRequest(ids=[7, 8, 9]), DetokenizationRequest(ids=[[7], [8, 9]])],
+}
+"""Requests of tasks that any skill over text may serve beside its own."""
 
 
 class Served:
@@ -117,7 +123,7 @@ class SkillSuite:
         raise NotImplementedError
 
     def requests(self) -> Mapping[str, Sequence[msgspec.Struct]]:
-        """Good requests of every task, whose answers do not depend on chance."""
+        """Good requests of every task, whose answers do not depend on chance; those of `tokenization` are known."""
         raise NotImplementedError
 
     def bad_requests(self) -> Sequence[tuple[str, msgspec.Struct, str]]:
@@ -158,7 +164,7 @@ class SkillSuite:
         """With the task's own result, which survives the way to the server."""
 
         async def scenario(served: Served) -> None:
-            for name, requests in self.requests().items():
+            for name, requests in self._requests().items():
                 task = served.tasks[name]
                 for request in requests:
                     result = await served.ask(name, request)
@@ -168,13 +174,13 @@ class SkillSuite:
         self._serve(tmp_path, scenario)
         claim = self.skill.claim(self.card(tmp_path / "main"))
         assert claim is not None
-        assert set(self.requests()) == set(claim.tasks), "give requests of every task that it claims"
+        assert set(self._requests()) == set(claim.tasks), "give requests of every task that it claims"
 
     def test_an_answer_does_not_depend_on_company(self, tmp_path: Path) -> None:
         """Alone, and among others at once."""
 
         async def scenario(served: Served) -> None:
-            pairs = [(name, request) for name, requests in self.requests().items() for request in requests]
+            pairs = [(name, request) for name, requests in self._requests().items() for request in requests]
             alone = [await served.ask(*pair) for pair in pairs]
             together = await asyncio.gather(*(served.ask(*pair) for pair in pairs * 3))
             for index, result in enumerate(together):
@@ -189,7 +195,7 @@ class SkillSuite:
             pytest.skip("none of its tasks streams")
 
         async def scenario(served: Served) -> None:
-            for name, requests in self.requests().items():
+            for name, requests in self._requests().items():
                 task = streaming.get(name)
                 for request in requests if task is not None else ():
                     plain = await served.ask(name, request)
@@ -221,6 +227,10 @@ class SkillSuite:
         self._serve(tmp_path, scenario)
 
     # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _requests(self) -> Mapping[str, Sequence[msgspec.Struct]]:
+        known = {task.name for task in self.skill.tasks}
+        return {name: asked for name, asked in _COMMON.items() if name in known} | dict(self.requests())
 
     def _serve(self, tmp_path: Path, scenario: Callable[[Served], Awaitable[T]]) -> T:
         """Runs `scenario` for each program of the skill in turn; gives the last result."""

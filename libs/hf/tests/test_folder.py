@@ -23,6 +23,9 @@ from modelport_hf.heads import head_of, is_text
         ("BertForSequenceClassification", "sequence-classification"),
         ("BertForMaskedLM", "masked-lm"),
         ("WhisperForConditionalGeneration", "conditional-generation"),
+        ("SpeechT5ForTextToSpeech", "text-to-waveform"),
+        ("VitsModel", "text-to-waveform"),
+        ("FastSpeech2ConformerModel", "text-to-spectrogram"),
         ("Something", None),
     ],
 )

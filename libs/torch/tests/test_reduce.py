@@ -29,7 +29,8 @@ CPU = torch.device("cpu")
 STEPS: list[Step] = [
     *(Pool(mode) for mode in ("mean", "cls", "last", "max")),
     *(Dense("dense.safetensors", activation) for activation in ("identity", "tanh", "relu", "gelu")),
-    Normalize(), Softmax(), LogSoftmax(), Sigmoid(), Argmax(), TopK(3), At("places"), Splade(), Cast("float64"), Cast("int32"),
+    Normalize(), Softmax(), LogSoftmax(), Sigmoid(), Argmax(), TopK(3), At("places"), Cast("float64"), Cast("int32"),
+    *(Splade(mode=mode, activation=activation) for mode in ("max", "sum") for activation in ("relu", "log1p_relu")),
 ]  # fmt: skip
 
 

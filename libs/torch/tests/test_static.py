@@ -171,7 +171,7 @@ def test_the_record_says_what_runs_in_static_batches(made: Any, tiny: Any, load:
     own = load(tiny("llama"), Generate(mode="own"))
     assert own.facts["sampler"].startswith("generate, in static batches: the program asks")
     assert "recurrent state" in load(made("mamba"), Generate()).facts["sampler"]
-    assert load(tiny("llama"), Generate()).facts["sampler"] == "engine; beams in static batches"
+    assert load(tiny("llama"), Generate()).facts["sampler"] == "engine; beams, and prompts of more than text, in static batches"
     assert "num_beams" in own.limits.params
 
 
@@ -182,3 +182,21 @@ def test_closing_ends_a_batch_that_runs(made: Any, load: Callable[..., Any]) -> 
     engine.step()
     runner.close()
     assert engine.load().running == 0
+
+
+def test_whole_inputs_reach_the_model_as_they_are_and_share_no_batch(made: Any, load: Callable[..., Any]) -> None:
+    engine = load(made("bart"), Generate(head="seq2seq-lm")).engine("main")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(made("bart"))
+    masks = [np.array([[int(at != hidden) for at in range(6)]]) for hidden in (1, 4)]
+    for key, mask in enumerate(masks):
+        inputs = {"input_ids": PROMPTS[key], "attention_mask": mask}
+        engine.add(GenerateRequest(id=key, inputs=inputs, whole=("attention_mask",), params=Sampling(max_new_tokens=6)))
+    steps = []
+    while engine.load().running or engine.load().waiting:
+        steps.append(engine.step())
+    assert all(len({event.id for event in events}) == 1 for events in steps if events)
+    for key, mask in enumerate(masks):
+        ids = torch.from_numpy(PROMPTS[key])[None]
+        row = model.generate(ids, attention_mask=torch.from_numpy(mask), max_new_tokens=6, do_sample=False)[0, 1:].tolist()
+        found = [token for events in steps for event in events if event.id == key for token in event.tokens]
+        assert found == [token for token in row if token != 1]

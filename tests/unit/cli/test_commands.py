@@ -76,6 +76,12 @@ def test_demo_list_fetches_nothing(modelport, tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
+def test_demo_all_has_a_model_of_every_further_kind(modelport, tmp_path: Path) -> None:
+    listed = json.loads(modelport("demo", "--all", "--list", "--json", "--dir", str(tmp_path / "demo")).stdout)
+
+    assert {"image-classification", "token-classification", "text2text-generation"} <= {model["task"] for model in listed}
+
+
 def test_an_unknown_demo_model_is_a_usage_error_that_lists_them(modelport) -> None:
     assert "all-minilm-l6-v2" in modelport("demo", "nope", status=2).stderr
 

@@ -84,7 +84,7 @@ async def test_a_stream_that_is_refused_raises_at_once(client, host):
 
 
 async def test_models_can_be_managed(client, host):
-    assert [info.id for info in await client.models()] == ["embedder", "org/chat", "ranker"]
+    assert [info.id for info in await client.models()] == ["embedder", "org/chat", "ranker", "speaker"]
     assert (await client.info("org/chat")).context_length == 64
     assert (await client.placement("embedder"))["chosen"] == "fake:0"
     assert (await client.load("org/chat")).state == "ready"

@@ -97,6 +97,14 @@ def test_pad_and_stack_pads_named_axes_to_the_longest_and_leaves_out_absent_inpu
     assert "token_type_ids" not in batch
 
 
+def test_pad_and_stack_takes_arrays_of_one_number():
+    specs = (ArraySpec("seed", axes=("batch",)), ArraySpec("rate", "float32", ("batch",)))
+    items = [Item({"seed": np.array(seed), "rate": np.array(1.5)}) for seed in (3, 4)]
+    batch = pad_and_stack(specs, items)
+    assert batch["seed"].tolist() == [3, 4]
+    assert batch["rate"].tolist() == [1.5, 1.5]
+
+
 def test_pad_and_stack_fills_a_fixed_shape_and_refuses_what_does_not_fit():
     specs, items = (ArraySpec("input_ids"),), [Item({"input_ids": np.arange(3)})]
     assert pad_and_stack(specs, items, (2, 4))["input_ids"].tolist() == [[0, 1, 2, 0], [0, 0, 0, 0]]

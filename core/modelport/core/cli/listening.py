@@ -82,18 +82,24 @@ def run_server(settings: Settings, announce: Announcement) -> None:
     from modelport.core.cli.watching import show_loads
     from modelport.core.observe.logs import configure
     from modelport.core.server.listen import Listener, bind
+    from modelport.core.worker.garbage import settle
     from modelport.core.worker.loop import loop_factory
 
     configure(settings.log_level, settings.log_format, cast("TextIO", Stderr()))
 
     async def serve() -> None:
         application = Application.build(settings)
+
+        async def startup() -> None:
+            await application.startup()
+            settle()
+
         bound = bind(settings.server, application.keys_in_force)
         listener = Listener(
             application.asgi,
             bound,
             settings.server,
-            startup=application.startup,
+            startup=startup,
             shutdown=application.shutdown,
             on_drain=application.drain,
             announce=announce,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from modelport.core.config.source import parse_source
 
 __all__ = ["check_rules", "name_fault"]
 
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 _PART = re.compile(r"[\w.:@+-]+", re.ASCII)
 
 
@@ -41,6 +43,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Fault]:
     for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if server.get(one) and not server.get(other):
             yield Fault(("server", one), f"needs server.{other} as well")
+    yield from _media(_table(tree.get("media")))
     for kind in ("apis", "backends", "skills", "executors"):
         for plugin, options in _table(tree.get(kind)).items():
             enabled = _table(options).get("enabled", True)
@@ -79,6 +82,23 @@ def _remote_code(path: Path, model: Mapping[str, Any]) -> Iterator[Fault]:
     if parsed.kind in ("hub", "family") and not parsed.revision:
         message = f"needs {dotted((*path, 'revision'))}: name the commit whose code you have read"
         yield Fault((*path, "trust_remote_code"), message)
+
+
+def _media(media: Mapping[str, Any]) -> Iterator[Fault]:
+    for key, form, example in (("allowed_hosts", _HOST, "pictures.example.com"), ("allowed_networks", None, "10.1.0.0/16")):
+        entries = media.get(key)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(entry, str) and not (form.fullmatch(entry) if form else _is_network(entry)):
+                what = "a host" if form else "a network"
+                yield Fault(("media", key, index), f"{shown(entry)} is not {what}; write it like {example}")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _table(value: Any) -> Mapping[str, Any]:

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-__all__ = ["AuthSettings", "LearningSettings", "LimitSettings", "MemorySettings", "ModelSettings", "ServerSettings", "Settings"]
+__all__ = [
+    "AuthSettings",
+    "LearningSettings",
+    "LimitSettings",
+    "MediaSettings",
+    "MemorySettings",
+    "ModelSettings",
+    "ServerSettings",
+    "Settings",
+]
 
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -79,6 +88,23 @@ class LimitSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     stuck_s: Seconds = 120.0
     request_s: Seconds = 0.0
     retry_failed_s: Seconds = 30.0
+
+
+class MediaSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Media that requests name by address, fetched by the server. Of one request they may have `limits.media_bytes` together.
+
+    Args:
+        allowed_hosts: Hosts that media are fetched from: `pictures.example.com`, `*.example.com` for all below it, with `:8080`
+            for another port than 80 and 443. None by default: addresses are refused.
+        allowed_networks: Networks that are not public and may be fetched from all the same (`10.1.0.0/16`, `192.0.2.7`).
+        timeout_s: The longest that one fetch may take.
+        at_once: Most fetches at once.
+    """
+
+    allowed_hosts: list[str] = []
+    allowed_networks: list[str] = []
+    timeout_s: Annotated[float, Meta(gt=0)] = 20.0
+    at_once: Positive = 16
 
 
 class MemorySettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -194,6 +220,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
+    media: MediaSettings = MediaSettings()
     memory: MemorySettings = MemorySettings()
     learning: LearningSettings = LearningSettings()
     models: dict[str, ModelSettings] = {}

@@ -1,1 +1,1 @@
-"""Two small real models from the package index, for a first try and for tests: no hub, no account."""
+"""Small real models from the package index, for a first try and for tests: no hub, no account."""

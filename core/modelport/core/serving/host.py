@@ -29,6 +29,7 @@ from modelport.core.serving.clock import Clock, LoopClock
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.dispatch import Dispatcher
 from modelport.core.serving.events import Events
+from modelport.core.serving.fetcher import Fetcher
 from modelport.core.serving.job import Job
 from modelport.core.serving.keeper import Keeper
 from modelport.core.serving.keys import Keyring
@@ -90,6 +91,7 @@ class Host:
         limits = settings.limits
         self._keeper = Keeper(hardware.budgets, self._clock, min(limits.load_wait_s / 4, 5.0))
         self._dispatcher = Dispatcher(self._clock, metrics, self._observers, limits.request_s, self._learner)
+        self._fetcher = Fetcher(settings.media, limits.media_bytes, offline=settings.offline)
         self._created = int(time.time())
         self._models = {name: self._declare(name) for name in catalog.names.models}
         deadline_s = self._dispatcher.deadline_s
@@ -212,7 +214,8 @@ class Host:
     ) -> Reply[Any]:
         """Answers one request."""
         route = await self._router.route(task, model, request, principal, scope, options)
-        return await self._dispatcher.run(route.deployment, route.task, request, route.caller.name, scope, route.options)
+        request, options = await self._with_media(request, route.options)
+        return await self._dispatcher.run(route.deployment, route.task, request, route.caller.name, scope, options)
 
     async def stream(
         self,
@@ -227,7 +230,8 @@ class Host:
         route = await self._router.route(task, model, request, principal, scope, options)
         if route.task.delta is None:
             raise InvalidRequest(f"The task {task!r} does not stream. Ask without streaming.", param="stream")
-        return await self._dispatcher.stream(route.deployment, route.task, request, route.caller.name, scope, route.options)
+        request, options = await self._with_media(request, route.options)
+        return await self._dispatcher.stream(route.deployment, route.task, request, route.caller.name, scope, options)
 
     # -------------------------------------------------------------------------------------------------- start and stop
 
@@ -337,6 +341,14 @@ class Host:
         if self._settings.allow_families and not self._catalog.families.heads and name not in self._models:
             await self._catalog.load_families()
         return self.visible(caller, name)
+
+    async def _with_media(self, request: msgspec.Struct, options: Options) -> tuple[msgspec.Struct, Options]:
+        """The request with the media that it names by address, and the options with the time that is left."""
+        began, deadline_s = self._clock.now(), self._dispatcher.deadline_s(options)
+        fetched = await self._fetcher.fetched(request, deadline_s)
+        if fetched is request or deadline_s is None:
+            return fetched, options
+        return fetched, msgspec.structs.replace(options, deadline_s=deadline_s - (self._clock.now() - began))
 
     def _deployments(self) -> list[Deployment]:
         return [deployment for model in self._models.values() for deployment in model.deployments.values()]

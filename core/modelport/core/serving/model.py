@@ -11,6 +11,7 @@ import structlog
 from modelport.contract.card import ModelCard
 from modelport.contract.errors import ModelFailed, ModelportError, Overloaded, Unavailable, WrongTask
 from modelport.contract.host import ModelInfo
+from modelport.contract.program import Pool
 from modelport.core.catalog.catalog import Catalog, Choice
 from modelport.core.config.settings import LimitSettings, ModelSettings
 from modelport.core.serving.admission import Admission
@@ -66,6 +67,8 @@ class Model:
         self._clock = clock
         self._created = created
         self._on_state = on_state
+        self._labels: tuple[str, ...] = ()
+        self._pooling = ""
         self._state = "declared"
         self._reading: asyncio.Task[None] | None = None
         self._waiting = 0
@@ -128,6 +131,8 @@ class Model:
             memory_bytes=sum(deployment.memory_bytes for deployment in self.deployments.values()),
             pinned=self.settings.pin,
             error=self.error,
+            labels=self._labels,
+            pooling=self._pooling,
         )
 
     # ---------------------------------------------------------------------------------------------------- reading
@@ -172,6 +177,7 @@ class Model:
         try:
             card = await self._catalog.card(self.name, self._advance)
             self.choice, self.card = self._catalog.choose(card, self.settings), card
+            self._labels, self._pooling = _labels(card.config), _pooling(self.choice)
             for task in self.choice.tasks:
                 self.deployment(task)
             self._enter("declared", "its checkpoint has been read")
@@ -270,3 +276,18 @@ class Model:
 def _owner(source: str) -> str:
     head, slash, _ = source.partition("/")
     return head if slash and head and not head.startswith((".", "~")) and ":" not in head else "modelport"
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a checkpoint's classes by index, if its configuration names all of them."""
+    names = config.get("id2label")
+    by_index = {str(index): str(name) for index, name in names.items()} if isinstance(names, Mapping) else {}
+    indices = [str(index) for index in range(len(by_index))]
+    return tuple(by_index[index] for index in indices) if set(indices) == by_index.keys() else ()
+
+
+def _pooling(choice: Choice) -> str:
+    """How the first program that pools does it."""
+    entries = [entry for program in choice.programs.values() for entry in program.entries.values()]
+    steps = (step for entry in entries for output in getattr(entry, "outputs", ()) for step in output.chain)
+    return next((step.mode for step in steps if isinstance(step, Pool)), "")

@@ -15,6 +15,7 @@ from modelport.contract.errors import ConfigurationError, ModelportError, Unavai
 from modelport.contract.executor import FailedPart, Part, ReplicaSpec
 from modelport.core.worker import protocol
 from modelport.core.worker.channel import Channel
+from modelport.core.worker.garbage import settle
 from modelport.core.worker.loading import Lookup
 from modelport.core.worker.service import Worker
 from modelport.core.worker.versions import plugin_versions
@@ -113,6 +114,7 @@ class Child:
             self._channel.send([protocol.encode(protocol.LoadFailed(failure.to_wire()))])
             self._leave()
             return
+        settle()
         self._heartbeat_s = spec.heartbeat_s
         self._channel.send([loaded])
         self._beat()

@@ -130,7 +130,7 @@ class Worker:
         return ReplicaReady(
             limits=deployment.limits,
             facts=deployment.facts,
-            memory_bytes=max(0, shared_out_bytes() - before),
+            memory_bytes=int(deployment.facts.get("device_bytes", 0)) or max(0, shared_out_bytes() - before),
             load_s=deployment.load_s,
             pid=os.getpid(),
         )

@@ -27,6 +27,7 @@ _OURS = frozenset(
 """Variables that a request sets by other fields, or that would change how a template is rendered."""
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_READS_TEXT = re.compile(r"content['\"\]]*\s+is\s+(?:not\s+)?string")
 _READS_PARTS = re.compile(
     r"content['\"\]]*\s+is\s+(?:not\s+)?(?:string|iterable|sequence|mapping)"
     r"|\bfor\s+\w+\s+in\s+\w+(?:\.content\b|\[['\"]content['\"]\])"
@@ -65,6 +66,10 @@ class ChatTemplates:
     def reads_parts(self, has_tools: bool) -> bool:
         """Whether the template itself goes through the parts of a message's content; otherwise it wants text."""
         return _READS_PARTS.search(self.source(has_tools)) is not None
+
+    def reads_text(self, has_tools: bool) -> bool:
+        """Whether a template that goes through parts takes plain text too; otherwise it wants parts always."""
+        return _READS_TEXT.search(self.source(has_tools)) is not None
 
     def render(
         self,
@@ -129,17 +134,20 @@ class ChatTemplates:
         return "default" if "default" in self._sources else next(iter(self._sources))
 
 
-def load_chat_templates(folder: Path, special: Mapping[str, str]) -> ChatTemplates:
+def load_chat_templates(folder: Path, special: Mapping[str, str], *, of_processor: bool = False) -> ChatTemplates:
     """The templates of a checkpoint's folder, from files of their own or from tokenizer_config.json; empty if it has none.
 
     Args:
         folder: The checkpoint.
         special: Named special tokens, which templates use as variables.
+        of_processor: Whether the template of the checkpoint's processor is wanted, which knows images, before the tokenizer's.
     """
     sources: dict[str, str] = {}
-    configured = (read_json(folder, "tokenizer_config.json") or {}).get("chat_template")
-    if configured is None:
-        configured = (read_json(folder, "chat_template.json") or {}).get("chat_template")
+    files_of_both = ["tokenizer_config.json", "chat_template.json"]
+    if of_processor:
+        files_of_both = ["chat_template.json", "processor_config.json", "tokenizer_config.json"]
+    found = ((read_json(folder, name) or {}).get("chat_template") for name in files_of_both)
+    configured = next((template for template in found if template is not None), None)
     if isinstance(configured, str):
         sources["default"] = configured
     elif isinstance(configured, list):

@@ -37,6 +37,8 @@ _POSITIONS_AFTER_PADDING = frozenset(
         "mpnet",
         "longformer",
         "esm",
+        "layoutlmv3",
+        "altclip_text_model",
     }
 )
 """Model types that number positions from `pad_token_id + 1`, so their tables hold fewer tokens than they have rows."""

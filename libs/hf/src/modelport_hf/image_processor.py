@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from modelport.contract.card import ModelCard
 from modelport.contract.errors import ConfigurationError
 from modelport_hf.folder import read_json
 
-__all__ = ["image_settings", "load_image_processor"]
+__all__ = ["fixed_size", "image_settings", "load_image_processor", "torchvision_loads"]
 
 
 def image_settings(folder: Path) -> dict[str, Any]:
@@ -28,6 +29,24 @@ def image_settings(folder: Path) -> dict[str, Any]:
     return own if not {"image_processor_type", "image_mean", "size", "do_resize"}.isdisjoint(own) else {}
 
 
+def fixed_size(card: ModelCard) -> tuple[int, int] | None:
+    """(height, width) that the checkpoint's processor makes of every image, or None if that depends on the image."""
+    try:
+        own = image_settings(Path(card.path)) if card.path else {}
+    except ConfigurationError:
+        return None  # the session will say what is wrong with the file
+    if own.get("do_center_crop") is True:
+        return _sides(own.get("crop_size"))
+    if own.get("do_resize") is True and not own.get("keep_aspect_ratio") and not own.get("do_pad"):
+        return _sides(own.get("size"))
+    return None
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
 def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """transformers' processor for the checkpoint in `folder`: the one on torchvision where that loads, else the one on Pillow.
 
@@ -37,7 +56,7 @@ def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> An
     # By its full name: the class that `from transformers import AutoImageProcessor` gives refuses to work without torchvision.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    backend = "torchvision" if _torchvision_loads() else "pil"
+    backend = "torchvision" if torchvision_loads() else "pil"
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         made = _pillow_class(folder) if backend == "pil" else None
@@ -54,7 +73,8 @@ def load_image_processor(folder: Path, *, trust_remote_code: bool = False) -> An
 
 def _pillow_class(folder: Path) -> Any:
     """The class on Pillow of the processor that the checkpoint names, or None. It is imported from the file that defines it: a
-    few are hidden by their package where torchvision is missing, though they do not need it."""
+    few are hidden by their package where torchvision is missing, though they do not need it, and a few are in files of other
+    names than most."""
     from transformers.models.auto.configuration_auto import model_type_to_module_name
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
@@ -83,7 +103,7 @@ def _pillow_class(folder: Path) -> Any:
     return None
 
 
-def _torchvision_loads() -> bool:
+def torchvision_loads() -> bool:
     """Whether transformers sees torchvision and it works: one that was built for another torch raises when imported."""
     from transformers.utils import is_torchvision_available
 

@@ -98,18 +98,25 @@ class Tokenizer:
         encoding = self.backend.post_process(first, second, add_special_tokens=special)
         return Encoded(encoding.ids, encoding.type_ids)
 
-    def windows(self, text: str, pair: str | None = None, *, max_tokens: int | None = None, stride: int = 0) -> list[Encoding]:
+    def windows(
+        self,
+        text: str | Sequence[str],
+        pair: str | Sequence[str] | None = None,
+        *,
+        max_tokens: int | None = None,
+        stride: int = 0,
+    ) -> list[Encoding]:
         """The library's own encodings, with offsets and words, of a text or pair, special tokens included.
 
         Args:
-            text: The text.
-            pair: The second text of a pair; then it is this one that is cut into windows.
+            text: The text, or its words.
+            pair: The second text of a pair, or its words; then it is this one that is cut into windows.
             max_tokens: Most tokens of each encoding; without it there is one, of any length. If the parts that are in every
                 window leave no room, there are none.
             stride: How many tokens consecutive windows share.
         """
-        first = self.backend.encode(text, add_special_tokens=False)
-        second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
+        first = self._bare(text)
+        second = None if pair is None else self._bare(pair)
         cut = first if second is None else second
         if max_tokens is not None:
             fixed = self.backend.num_special_tokens_to_add(second is not None) + (len(first.ids) if second is not None else 0)
@@ -120,6 +127,11 @@ class Tokenizer:
         if second is None:
             return [self.backend.post_process(part, add_special_tokens=True) for part in parts]
         return [self.backend.post_process(first, part, add_special_tokens=True) for part in parts]
+
+    def _bare(self, text: str | Sequence[str]) -> Encoding:
+        """The encoding of a text, or of words, without special tokens."""
+        words = not isinstance(text, str)
+        return self.backend.encode(list(text) if words else text, is_pretokenized=words, add_special_tokens=False)
 
     def spell(self, tokens: Sequence[str]) -> str:
         """The text of tokens that are given by their spelling in the vocabulary."""

@@ -15,7 +15,14 @@ from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_torch.dtype import itemsize, resolve
 from modelport_torch.quantised import Format, why_not_quantised
-from modelport_torch.support import STATIC_PARAMS, cache_bytes_per_token, engine_params, text_config, why_static
+from modelport_torch.support import (
+    STATIC_RULES,
+    cache_bytes_per_token,
+    engine_params,
+    static_params,
+    text_config,
+    why_static,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +122,9 @@ class TorchBackend(ABC):
             )
         generates = [entry for entry in program.entries.values() if isinstance(entry, Generate)]
         static = next((why for entry in generates if (why := why_static(entry, card.config))), None)
-        params = engine_params(has_tokenizer="tokenizer.json" in card.files) if static is None else STATIC_PARAMS
+        params = engine_params(has_tokenizer="tokenizer.json" in card.files)
+        if static is not None:
+            params = frozenset.intersection(*(static_params(entry.rules) for entry in generates))
         how = "" if static is None else f", in static batches: {static.removesuffix('.')}"
         is_widened = asked in ("auto", "fast") and dtype != card.dtype
         packed = f", its weights as they are quantised ({card.quantization})" if card.quantization else ""
@@ -182,7 +191,8 @@ class TorchBackend(ABC):
         for name, entry in program.entries.items():
             if not isinstance(entry, Generate):
                 continue
-            if entry.rules:
-                rules = ", ".join(entry.rules)
+            unknown = [rule for rule in entry.rules if entry.mode != "own" or rule not in STATIC_RULES]
+            if unknown:
+                rules = ", ".join(unknown)
                 return f"entry {name!r} needs rules over logits ({rules}) that {self.name}'s engine does not have yet."
         return None

@@ -35,6 +35,8 @@ class Probe:
         """
         answers = Answers()
         for name, entry in self._program.entries.items():
+            if isinstance(entry, Generate) and not _takes_text_alone(self._models[name]):
+                return None
             if isinstance(entry, Generate) and briefly:
                 model = self._models[name]
                 ids = torch.arange(1, TEXT + 1, device=model.device)[None] % model.config.get_text_config().vocab_size
@@ -67,3 +69,7 @@ class Probe:
             ids = torch.tensor([text], device=model.device)
             text.append(int(model(input_ids=ids, use_cache=False).logits[0, -1].argmax()))
         return text
+
+
+def _takes_text_alone(model: Any) -> bool:
+    return model.main_input_name == "input_ids" and not model.config.is_encoder_decoder

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class ForwardEntry:
         self.spec = spec
         self._device = device
         self._dense = DenseFiles(folder, device)
+        self._model = model
         self._call = self._method(model)
         self._takes = _named_parameters(self._call)
         self._extra: dict[str, Any] = {}
@@ -38,6 +40,9 @@ class ForwardEntry:
             self._extra["use_cache"] = False
         if any(output.source.startswith("hidden_states") for output in spec.outputs):
             self._extra["output_hidden_states"] = True
+        self._shows_attention = any("attentions" in output.source for output in spec.outputs)
+        if self._shows_attention:
+            self._extra["output_attentions"] = True
         self._rows = None if device.type == "cpu" else _embedding_rows(model)
         self._float = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
@@ -56,8 +61,8 @@ class ForwardEntry:
 
     def tensors(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All wanted outputs as tensors, in the order of the spec: what an exporter traces."""
-        arguments = {name: self._fit(value) for name, value in inputs.items() if self._takes is None or name in self._takes}
-        result = self._call(**arguments, **self._extra)
+        with _eager(self._model) if self._shows_attention else nullcontext():
+            result = self._call(**self._arguments(inputs), **self._extra)
         outputs: dict[str, torch.Tensor] = {}
         for output in self.spec.outputs:
             values = self._reduced(output, self._pick(result, output), inputs)
@@ -66,7 +71,18 @@ class ForwardEntry:
 
     def takes(self, name: str) -> bool:
         """Whether the method takes an input of that name; others are there for reductions only."""
-        return self._takes is None or name in self._takes
+        return self._takes is None or name.partition(".")[0] in self._takes
+
+    def _arguments(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """What the method takes of `inputs`; `name.0`, `name.1`, … are one list, in the order in which they come."""
+        arguments: dict[str, Any] = {}
+        for name, value in inputs.items():
+            argument, dot, _ = name.partition(".")
+            if dot and self.takes(name):
+                arguments.setdefault(argument, []).append(self._fit(value))
+            elif self.takes(name):
+                arguments[name] = self._fit(value)
+        return arguments
 
     def _reduced(self, output: Output, value: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         more: tuple[torch.Tensor, ...] = ()
@@ -115,6 +131,17 @@ class ForwardEntry:
             has = ", ".join(map(str, result.keys())) if hasattr(result, "keys") else type(result).__name__
             raise ConfigurationError(f"the model has no output {source!r}, which entry {self.name!r} wants; it has: {has}.")
         return value
+
+
+@contextmanager
+def _eager(model: Any) -> Iterator[None]:
+    """For as long as it lasts, the model computes its attention in the one way that can be looked at."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _embedding_rows(model: Any) -> int | None:

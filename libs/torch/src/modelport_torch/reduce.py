@@ -115,11 +115,16 @@ def reduce(step: Step, value: torch.Tensor, inputs: Mapping[str, torch.Tensor], 
         case At(index):
             rows = inputs[index].long()
             return (value[torch.arange(value.shape[0], device=value.device)[:, None], rows],)
-        case Splade(mask):
-            # log(1 + relu(x)) never falls as x grows, so the maximum can be taken first: one pass, no second copy of the logits.
-            hidden = (inputs[mask] == 0)[..., None]
-            return (value.masked_fill(hidden, 0.0).amax(1).relu().log1p(),)
+        case Splade():
+            return (_splade(step, value.masked_fill((inputs[step.mask] == 0)[..., None], 0.0)),)
     raise TypeError(f"unknown reduction {type(step).__name__}")
+
+
+def _splade(step: Splade, value: torch.Tensor) -> torch.Tensor:
+    # log(1 + relu(x)) never falls as x grows, so a maximum can be taken first: one pass, no second copy of the logits.
+    weights = (value.amax(1) if step.mode == "max" else value).relu().log1p()
+    weights = weights.log1p() if step.activation == "log1p_relu" else weights
+    return weights if step.mode == "max" else weights.sum(1)
 
 
 def _pool(value: torch.Tensor, mode: str, real: torch.Tensor) -> torch.Tensor:

@@ -80,6 +80,7 @@ class TorchRunner:
             model = self._model_of(name)
             grouped = use_grouped(model)
             entry = context.program.entries[name]
+            assert isinstance(entry, Generate)
             engine = self._engines[name] = build_engine(
                 model,
                 device,
@@ -89,7 +90,8 @@ class TorchRunner:
                 prefill_tokens=int(context.options.get("prefill_tokens", prefill_tokens)),
                 prefix_tokens=int(context.options.get("prefix_tokens", _PREFIX_TOKENS)),
                 tokenizer=tokenizer,
-                static=why_static(entry, context.card.config) if isinstance(entry, Generate) else None,
+                static=why_static(entry, context.card.config),
+                entry=entry,
             )
             self._facts["sampler"] = engine.how
             self._facts["prefix_tokens"] = str(engine.prefix_tokens)

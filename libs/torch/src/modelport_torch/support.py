@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from modelport.contract.program import Generate
 from modelport_torch.dtype import itemsize
 
-__all__ = ["STATIC_PARAMS", "cache_bytes_per_token", "cannot_step", "engine_params", "text_config", "why_static"]
+__all__ = [
+    "STATIC_PARAMS",
+    "STATIC_RULES",
+    "cache_bytes_per_token",
+    "cannot_step",
+    "engine_params",
+    "static_params",
+    "text_config",
+    "why_static",
+]
 
 _PARAMS = frozenset(
     {
@@ -19,6 +28,8 @@ _PARAMS = frozenset(
 )  # fmt: skip
 STATIC_PARAMS = _PARAMS - {"logit_bias", "presence_penalty", "frequency_penalty", "logprobs", "prompt_logprobs"}
 """What static batches honour."""
+STATIC_RULES = frozenset({"whisper_timestamps"})
+"""Rules over logits that static batches apply for entries that declare them."""
 
 _BATCHED_LAYERS = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
 _STATE_SPACE = ("ssm", "mamba", "conv_kernel", "state_size", "rwkv", "linear_attn", "lru_width")
@@ -35,6 +46,11 @@ def engine_params(*, has_tokenizer: bool) -> frozenset[str]:
     Constraints speak of texts, not of tokens. Beams are searched in static batches beside it, which honour `STATIC_PARAMS` only.
     """
     return _PARAMS | {"constraint"} if has_tokenizer else _PARAMS
+
+
+def static_params(rules: Collection[str]) -> frozenset[str]:
+    """What static batches honour: for an entry that declares `rules`, probabilities of tokens too, as the rules leave them."""
+    return STATIC_PARAMS | {"logprobs"} if rules else STATIC_PARAMS
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,8 +93,8 @@ def cannot_step(config: Mapping[str, Any]) -> str | None:
 def cache_bytes_per_token(config: Mapping[str, Any], dtype: str) -> int:
     """Bytes of keys and values that one token takes, estimated from config.json; 0 if it does not say."""
     text = text_config(config)
-    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _first(text, "num_attention_heads", "n_head", "num_heads")
+    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers", "decoder_layers")
+    heads = _first(text, "num_attention_heads", "n_head", "num_heads", "decoder_attention_heads")
     hidden = _first(text, "hidden_size", "n_embd", "d_model")
     if not (layers and heads and hidden):
         return 0

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from modelport.testing.answers import MODELS, TASKS, answer
 from modelport.testing.api import connected
 from modelport.testing.fake_host import FakeHost, FakePrincipal
 from modelport_api_native import Native
-from modelport_api_native.events import EventStream
 
 
 class ShoutRequest(msgspec.Struct):
@@ -135,26 +132,9 @@ async def test_a_stream_that_fails_ends_with_the_error(client, host):
     assert b"event: error\n" in response.content
 
 
-async def test_a_quiet_stream_is_kept_alive_with_comments(host):
-    gate, sent = asyncio.Event(), []
-    host.gate = gate
-    stream = await host.stream("text-generation", "org/chat", msgspec.convert({"prompt": "a"}, TASKS[2].request), FakePrincipal())
-
-    async def send(message):
-        sent.append(message.get("body", b""))
-        if message.get("body", b"").startswith(b":"):
-            gate.set()
-
-    response = EventStream(stream, "text-generation", msgspec.json.Encoder(), keep_alive_s=0.001).to_asgi_response()
-    await response({}, None, send)
-    assert sent[1].startswith(b"data: ")
-    assert sent[2].startswith(b": ")
-    assert stream.closed
-
-
 async def test_the_catalogue_lists_models_and_schemas(client):
     body = (await client.get("/v1/catalog")).json()
-    assert [model["id"] for model in body["models"]] == ["embedder", "org/chat", "ranker", "loud"]
+    assert [model["id"] for model in body["models"]] == ["embedder", "org/chat", "ranker", "speaker", "loud"]
     generation = body["tasks"]["text-generation"]
     assert generation["streams"] is True
     assert set(generation["schema"]) == {"request", "result", "delta", "$defs"}

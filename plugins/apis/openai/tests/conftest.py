@@ -14,12 +14,15 @@ from litestar import Litestar, Request, Response
 from litestar.di import Provide
 
 from modelport.contract import ModelInfo, ModelportError, Options, Reply, Timings, Usage
-from modelport.tasks.text import FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING, GenerationDelta, join_generation
+from modelport.tasks.audio import AUTOMATIC_SPEECH_RECOGNITION
+from modelport.tasks.synthesis import TEXT_TO_SPEECH
+from modelport.tasks.text import FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING, GenerationDelta
 from modelport.testing.fake_host import FakeHost, FakePrincipal
 from modelport_api_openai import OpenAI
 
+TASKS = ("text-generation", "text-ranking", "automatic-speech-recognition", "text-to-speech")
 MODELS = [
-    ModelInfo(id="tiny", tasks=("text-generation", "text-ranking"), created=1_700_000_000, owned_by="someone", context_length=64),
+    ModelInfo(id="tiny", tasks=TASKS, created=1_700_000_000, owned_by="someone", context_length=64),
     ModelInfo(id="org/tiny", tasks=("feature-extraction",), aliases=("small",)),
 ]
 
@@ -60,7 +63,9 @@ class ScriptedHost(FakeHost):
     """
 
     def __init__(self) -> None:
-        super().__init__(MODELS, [FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING], self._tell)
+        super().__init__(
+            MODELS, [FEATURE_EXTRACTION, TEXT_GENERATION, TEXT_RANKING, AUTOMATIC_SPEECH_RECOGNITION, TEXT_TO_SPEECH], self._tell
+        )
         self.answers: dict[str, Any] = {}
         self.usage = Usage(prompt_tokens=5, completion_tokens=3)
         self.scopes: list[Any] = []
@@ -79,7 +84,7 @@ class ScriptedHost(FakeHost):
         answer = answer(request) if callable(answer) else answer
         if isinstance(answer, Exception):
             raise answer
-        return join_generation(answer) if isinstance(answer, list) and not stream else answer
+        return self._tasks[task].join(answer) if isinstance(answer, list) and not stream else answer
 
     async def run(self, task: str, model: str, request: Any, principal: Any, scope: Any = None, *rest: Any) -> Reply[Any]:
         self.scopes.append(scope)

@@ -17,6 +17,7 @@ class TestOpenAI(ApiSuite):
             ApiCall("/v1/embeddings", {"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}),
             ApiCall("/v1/completions", {"model": "org/chat", "prompt": "hi"}, stream=STREAM),
             ApiCall("/v1/chat/completions", {"model": "org/chat", "messages": messages, "n": 2}, stream=STREAM),
+            ApiCall("/v1/audio/speech", {"model": "speaker", "input": "hi", "voice": "alloy"}),
             ApiCall("/v1/rerank", {"model": "ranker", "query": "q", "documents": ["a", "b"]}),
             ApiCall("/v2/rerank", {"model": "ranker", "query": "q", "documents": ["a", "b"]}),
         ]

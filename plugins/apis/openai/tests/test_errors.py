@@ -14,12 +14,13 @@ import pytest
 
 from modelport import contract
 from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, ModelportError, NotFound
+from modelport.contract.dialect import renamed
 from modelport_api_openai import OpenAI, register_apis
+from modelport_api_openai.audio import TranscriptionBody
 from modelport_api_openai.chat import ChatBody
 from modelport_api_openai.chat_wire import ChatMessage, PastToolCall
 from modelport_api_openai.completions import CompletionBody
 from modelport_api_openai.embeddings import EmbeddingsBody
-from modelport_api_openai.errors import renamed
 from modelport_api_openai.rerank import RerankBody
 from modelport_api_openai.sampling import StreamOptions
 
@@ -131,7 +132,7 @@ def test_options_are_refused_by_name():
 
 def test_readme_names_exactly_the_fields_that_are_ignored():
     section = README.read_text().split("## Ignored")[1].split("\n## ")[0]
-    structs = (ChatBody, CompletionBody, EmbeddingsBody, RerankBody, StreamOptions, ChatMessage, PastToolCall)
+    structs = (ChatBody, CompletionBody, TranscriptionBody, EmbeddingsBody, RerankBody, StreamOptions, ChatMessage, PastToolCall)
     ignored = {field.name for struct in structs for field in msgspec.structs.fields(struct) if field.type is Any}
     assert ignored == set(re.findall(r"`(\w+)`", section)) - {"stream_options"}
 

@@ -31,13 +31,13 @@ class ReachesInside(Plain):
         return {"y": torch.nn.functional.linear(x, self.inner[0].weight)}
 
 
-class ReachesInsideForLittle(Plain):
-    """Uses a weight in a way that torch lets pass without values, and of which little depends: as the router of a mixture of
-    experts does."""
+class AddsInside(Plain):
+    """Adds a layer's weight in place, as LayoutLMv3 does with its biases of positions."""
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        routes = torch.nn.functional.linear(x.float(), self.inner[0].weight.type(torch.float32))
-        return {"y": self.inner(x) + 1e-4 * routes[..., :8]}
+        y = self.inner(x)
+        y += self.inner[2].weight.t()[:1, :] * 1e-3
+        return {"y": y}
 
 
 def context(kind: type[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **rest: Any) -> LoadContext:
@@ -74,9 +74,9 @@ def test_packed_layers_answer_as_plain_ones(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_allclose(packed, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [ReachesInside, ReachesInsideForLittle])
+@pytest.mark.parametrize("kind", [ReachesInside, AddsInside])
 def test_model_that_needs_its_weights_is_left_as_it_was(
-    kind: type[Plain], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packing = context(kind, tmp_path, monkeypatch)
     tried, fact = answers(packing)
@@ -92,6 +92,13 @@ def test_packed_product_is_the_product(rows: int, dtype: torch.dtype) -> None:
     x = torch.randn(2, rows, 40, dtype=dtype)
     with torch.inference_mode():
         torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-2)
+
+
+def test_a_packed_layer_tells_its_type_and_shape_and_keeps_its_values() -> None:
+    weight = PackedLinear(torch.nn.Linear(4, 6)).weight
+    assert (weight.dtype, weight.shape, weight.size(0), weight.dim()) == (torch.float32, (6, 4), 6, 2)
+    with pytest.raises(TypeError, match="values are packed"):
+        weight.t()
 
 
 def test_layers_of_other_kinds_are_left_alone() -> None:

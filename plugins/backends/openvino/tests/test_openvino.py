@@ -27,6 +27,7 @@ from modelport.contract import (
     Pool,
     Program,
 )
+from modelport.contract.program import Entry
 from modelport.contract.runner import Runner
 from modelport.testing.checkpoints import tiny_bert, tiny_cross_encoder
 from modelport_backend_openvino.backend import OpenVinoBackend
@@ -79,12 +80,14 @@ def test_devices_are_openvinos_own(device: Device) -> None:
     ("entry", "config", "reason"),
     [
         (Generate(mode="own"), {}, "own generate loop"),
+        (Module(build="speech:Loop", inputs=(), outputs=(), traceable=False), {}, "loops or draws as its inputs say"),
         (Generate(rules=("suppress",)), {}, "rules over logits"),
         (Generate(), {"model_type": "mamba", "state_size": 16}, "recurrent state"),
         (Generate(), {"model_type": "t5", "is_encoder_decoder": True}, "encoder and a decoder"),
+        (Forward(head="x", inputs=(ArraySpec("boxes", optional=True),), outputs=()), {}, "may be left out (boxes)"),
     ],
 )
-def test_what_cannot_run_is_refused_with_its_reason(entry: Generate, config: dict, reason: str, device: Device) -> None:
+def test_what_cannot_run_is_refused_with_its_reason(entry: Entry, config: dict, reason: str, device: Device) -> None:
     verdict = OpenVinoBackend().verdict(Program({"main": entry}), ModelCard(name="m", config=config), [device])
     assert verdict.answer == "no"
     assert reason in verdict.reason

@@ -19,6 +19,8 @@ from modelport_skill_text_classification import TextClassification
 from modelport_skill_text_classification.scores import activation_of, applied
 from modelport_skill_text_classification.session import ClassificationSession
 
+TOKENS = ("tokenization", "detokenization")
+
 
 def _card(folder: Path, **fields: Any) -> ModelCard:
     config = json.loads((folder / "config.json").read_text())
@@ -184,9 +186,9 @@ def test_one_label_ranks_and_several_classify(labels: int, tasks: tuple[str, ...
     card = ModelCard(name="m", architectures=("BertForSequenceClassification",), files=("tokenizer.json",), config=config)
     claim = TextClassification().claim(card)
     assert claim is not None
-    assert (claim.tasks, claim.score) == (tasks, 100)
+    assert (claim.tasks, claim.score) == ((*tasks, *TOKENS), 100)
     programs = TextClassification().programs(card)
-    assert set(programs) == set(tasks)
+    assert set(programs) == {*tasks, *TOKENS}
     assert len({program.digest for program in programs.values()}) == 1, "tasks share one loaded model"
 
 
@@ -232,23 +234,24 @@ def test_labels_of_the_request_are_scored_as_transformers_does(judge: Path, labe
 def test_a_model_of_inference_serves_both_tasks_and_its_hub_tag_decides_which_is_first(judge: Path) -> None:
     own, tagged = (TextClassification().claim(_card(judge, tasks=tasks)) for tasks in ((), ("zero-shot-classification",)))
     assert own is not None
-    assert own.tasks == ("text-classification", "zero-shot-classification")
+    assert own.tasks == ("text-classification", "zero-shot-classification", *TOKENS)
     assert tagged is not None
-    assert tagged.tasks == ("zero-shot-classification", "text-classification")
+    assert tagged.tasks == ("zero-shot-classification", "text-classification", *TOKENS)
 
 
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
         ({"candidate_labels": []}, "at least one label"),
-        ({"candidate_labels": ["a", ""]}, "none may be empty"),
+        ({"candidate_labels": ["a", ""]}, "label is empty"),
         ({"candidate_labels": ["a"], "hypothesis_template": "it is so"}, "where the label would go"),
-        ({"candidate_labels": ["a"] * 2049}, "2049 pairs"),
+        ({"candidate_labels": ["a"] * 1001}, "at most 1000"),
+        ({"inputs": ["x"] * 3, "candidate_labels": ["a"] * 1000}, "3000 pairs"),
     ],
 )
 def test_labels_that_say_nothing_are_refused(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
-        ZeroShotRequest(inputs="the cat", **fields)
+        ZeroShotRequest(**{"inputs": "the cat"} | fields)
 
 
 def test_a_text_too_long_for_its_labels_is_refused(judge: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from modelport.contract import GenerateEvent, GenerateRequest, Limits, ModelCard, SessionContext
 from modelport.tasks.text import TEXT_GENERATION, GenerationDelta, GenerationRequest, GenerationResult
 from modelport.testing.checkpoints import CHAT_TEMPLATE, write_byte_tokenizer
+from modelport_hf.generation import GenerationSession
 from modelport_skill_text_generation import TextGeneration
-from modelport_skill_text_generation.session import GenerationSession
 
 ALL_PARAMS = frozenset({"logprobs", "prompt_logprobs", "constraint", "adapter", "n"})
 

@@ -24,8 +24,8 @@ from modelport.contract import (
     UnsupportedParameter,
 )
 from modelport.tasks.text import GeneratedChoice, GenerationRequest, Message, ToolCall, ToolFunction
+from modelport_hf.generation import GenerationSession
 from modelport_skill_text_generation import TextGeneration
-from modelport_skill_text_generation.session import GenerationSession
 
 DEMO = Path(os.environ.get("MODELPORT_DEMO_DIR", "~/.cache/modelport/demo")).expanduser() / "smollm2-135m-instruct"
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}]
@@ -411,7 +411,7 @@ def test_a_session_on_the_demo_model_needs_no_torch() -> None:
         "skill = TextGeneration(); card = ModelCard(name='m', architectures=('LlamaForCausalLM',), context_length=8192);"
         "session = skill.session(SessionContext(card=card, task='text-generation', tasks=('text-generation',),"
         f" program=skill.programs(card)['text-generation'], checkpoints={{'main': Path({str(DEMO)!r})}}));"
-        "prompt = session._prompter(GenerationRequest(messages=[Message(role='user', content='The capital of France?')]));"
+        "prompt = session.prompter(GenerationRequest(messages=[Message(role='user', content='The capital of France?')]));"
         "assert prompt.text.endswith('<|im_start|>assistant\\n') and len(prompt.ids) > 10"
     )
     assert _modules_after(code) == "['tokenizers', 'jinja2']"

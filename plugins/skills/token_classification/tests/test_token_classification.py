@@ -36,7 +36,7 @@ def open_session(folder: Path, **fields: Any) -> Any:
         config=config,
         **fields,
     )
-    ((task, program),) = TokenClassification().programs(card).items()
+    task, program = next(iter(TokenClassification().programs(card).items()))
     context = SessionContext(card=card, task=task, tasks=(task,), program=program, checkpoints={"main": folder})
     return TokenClassification().session(context)
 

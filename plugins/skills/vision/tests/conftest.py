@@ -144,11 +144,23 @@ def videomae(t: Any) -> tuple[Any, Any, str, dict[str, Any]]:
     return t.VideoMAEForVideoClassification, config, "videomae.VideoMAEImageProcessorPil", options
 
 
+def sam(t: Any) -> tuple[Any, Any, str, dict[str, Any]]:
+    encoder = {
+        "hidden_size": 32, "output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64,
+        "patch_size": 8, "window_size": 4, "global_attn_indexes": [1], "mlp_dim": 32, "num_pos_feats": 8,
+    }  # fmt: skip
+    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
+    config = t.SamConfig(vision_config=encoder, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    size = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}
+    return t.SamModel, config, "sam.SamImageProcessorPil", size
+
+
 MAKERS = {
     maker.__name__: maker
     for maker in (
         vit, deit_teacher, resnet, convnext, detr, yolos, rt_detr, segformer, mask2former, maskformer, dpt, depth_anything,
-        dinov2, superpoint, videomae,
+        dinov2, superpoint, videomae, sam,
     )
 }  # fmt: skip
 

@@ -10,9 +10,12 @@ __all__ = ["BesideEngine"]
 
 
 class BesideEngine:
-    """Sends requests with beams to static batches and all others to the stepped engine; both take turns."""
+    """Sends requests with beams, or with whole inputs, to static batches and all others to the stepped engine; both take turns.
 
-    how = "engine; beams in static batches"
+    A prompt of images has positions and masks that are the model's own affair: its `generate` knows them.
+    """
+
+    how = "engine; beams, and prompts of more than text, in static batches"
 
     def __init__(self, stepped: TorchEngine, static: StaticEngine) -> None:
         self.stepped, self._static = stepped, static
@@ -22,7 +25,8 @@ class BesideEngine:
 
     def add(self, request: GenerateRequest) -> None:
         """Queues a request where it belongs."""
-        (self._static if (request.params.num_beams or 1) > 1 else self.stepped).add(request)
+        is_static = bool(request.whole) or (request.params.num_beams or 1) > 1
+        (self._static if is_static else self.stepped).add(request)
 
     def cancel(self, id: int, index: int | None = None) -> None:
         """Ends a request, or one choice of it."""

@@ -9,6 +9,7 @@ import torch
 
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.generate import GenerateRequest
+from modelport.contract.program import Generate
 from modelport_torch.engine.beside import BesideEngine
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.constraint import Grammars
@@ -27,6 +28,7 @@ __all__ = ["AnyEngine", "build_engine", "check_stepping"]
 AnyEngine: TypeAlias = BesideEngine | StaticEngine
 
 _BLOCK = 64
+_PLAIN = Generate()
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 
 
@@ -41,12 +43,14 @@ def build_engine(
     prefix_tokens: int = 0,
     tokenizer: Path | None = None,
     static: str | None = None,
+    entry: Generate = _PLAIN,
 ) -> AnyEngine:
     """An engine over `model` whose cache stays within `cache_bytes`.
 
     Up to `prefix_tokens` of the cache, and never so many that a longest sequence would not fit, are kept for requests that
     begin alike; beams may take a quarter of it beside. Constraints need the model's `tokenizer`, a tokenizer.json. `static` says
-    why it is not to be stepped; a model that gives other answers in steps is not stepped either.
+    why it is not to be stepped; a model that gives other answers in steps is not stepped either. `entry` is what the program
+    says of the loop.
 
     Raises:
         MemoryError: if not even one sequence of some length fits the cache.
@@ -62,12 +66,12 @@ def build_engine(
         raise MemoryError(
             f"the key/value cache may take {cache_bytes:,} bytes, and {_BLOCK} tokens of this model need {per_token * _BLOCK:,}."
         )
-    kept = min(prefix_tokens, tokens // 4)
+    kept = min(prefix_tokens, tokens // 4) if static is None else 0
     if max_length is not None:
         kept = max(min(kept, tokens - max_length - _BLOCK), 0)
     tokens = (tokens - kept) // _BLOCK * _BLOCK
     if static is not None:
-        return StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static)
+        return StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static, entry=entry)
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)

@@ -6,14 +6,19 @@ import copy
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from modelport.contract.generate import FinishReason, GenerateEvent, GenerateRequest
+from modelport.contract.program import Generate
 from modelport_torch.array import to_tensor
+from modelport_torch.engine.logprobs import describe
+from modelport_torch.engine.own_rules import Watch, processors, tells_times
 from modelport_torch.engine.rules import Rules
 from modelport_torch.engine.sequence import TEXT_INPUTS
 from modelport_torch.memory import is_out_of_memory
@@ -25,15 +30,25 @@ class Row:
     """One choice of a request; with beams, the whole request.
 
     Attributes:
+        entry: What the program says of the loop.
         extent: Most tokens that it can come to keep.
         tokens: What has been generated; with beams, as many as were.
         is_open: Whether events of it can still follow.
     """
 
     def __init__(
-        self, request: GenerateRequest, index: int, order: int, length: int, rules: Rules, limit: int, beams: int
+        self,
+        request: GenerateRequest,
+        entry: Generate,
+        index: int,
+        order: int,
+        length: int,
+        rules: Rules,
+        limit: int,
+        beams: int,
     ) -> None:
         self.request = request
+        self.entry = entry
         self.index = index
         self.order = order
         self.length = length
@@ -48,7 +63,8 @@ class Row:
         """Whether both can share a batch and be answered as if alone."""
         return (
             self.beams == other.beams == 1
-            and self.length == other.length
+            and self._shapes == other._shapes
+            and self._last == other._last
             and self._is_plain
             and other._is_plain
             and _without_limits(self.rules) == _without_limits(other.rules)
@@ -57,7 +73,18 @@ class Row:
     @property
     def _is_plain(self) -> bool:
         is_seeded = self.rules.sample and self.rules.seed is not None
-        return not is_seeded and self.request.inputs.keys() <= TEXT_INPUTS
+        stacked = TEXT_INPUTS.union(spec.name for spec in self.entry.inputs)
+        return not is_seeded and not self.request.whole and self.request.inputs.keys() <= stacked
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: np.shape(value) for name, value in self.request.inputs.items()}
+
+    @property
+    def _last(self) -> int | None:
+        """With rules, the token that the decoder starts from decides which of them hold."""
+        given = self.request.inputs.get("decoder_input_ids") if self.entry.rules else None
+        return None if given is None else int(given[-1])
 
 
 class OwnBatch:
@@ -76,6 +103,7 @@ class OwnBatch:
         self._go = threading.Semaphore(0)
         self._told: queue.SimpleQueue[torch.Tensor | BaseException | None] = queue.SimpleQueue()
         self._made: torch.Tensor | None = None
+        self._watch = Watch() if any(row.request.logprobs is not None for row in rows) else None
         self._start = 0  # of what `generate` returns, how much it was given
         threading.Thread(target=self._run, name="modelport-generate", daemon=True).start()
 
@@ -117,7 +145,10 @@ class OwnBatch:
     def _took(self, chosen: torch.Tensor) -> list[GenerateEvent]:
         """`chosen`: the latest token of each row, or of each beam."""
         events = []
-        for row, token in zip(self._rows, chosen.tolist(), strict=False):
+        tokens = chosen.tolist()
+        asked = [row.request.logprobs or 0 for row in self._rows]
+        logs, top = describe(self._watch.logits, tokens, max(asked)) if self._watch is not None else ([], [])
+        for at, (row, token) in enumerate(zip(self._rows, tokens, strict=False)):
             if not row.is_open:
                 continue
             if row.beams > 1:
@@ -126,7 +157,10 @@ class OwnBatch:
                 events.append(self._event(row, finish="stop"))
             else:
                 row.tokens.append(token)
-                events.append(self._event(row, (token,), "length" if len(row.tokens) >= row.limit else None))
+                event = self._event(row, (token,), "length" if len(row.tokens) >= row.limit else None)
+                if row.request.logprobs is not None:
+                    event = msgspec.structs.replace(event, logprobs=(logs[at],), top_logprobs=(top[at][: asked[at]],))
+                events.append(event)
         return events
 
     def _ended(self) -> list[GenerateEvent]:
@@ -160,9 +194,13 @@ class OwnBatch:
         try:
             if first.rules.sample and first.rules.seed is not None:
                 torch.manual_seed((first.rules.seed + first.index) % (1 << 63))
-            self._made = self._model.generate(
-                **self._inputs(),
+            inputs = self._inputs()
+            # Whisper's own generate walks through windows by itself; an entry that declares rules does that elsewhere.
+            generate = partial(GenerationMixin.generate, self._model) if first.entry.rules else self._model.generate
+            self._made = generate(
+                **inputs,
                 generation_config=self._config(),
+                **self._processors(inputs),
                 stopping_criteria=StoppingCriteriaList([_AtEachToken(self._made_one)]),
             )
         except BaseException as error:
@@ -182,13 +220,23 @@ class OwnBatch:
 
     def _inputs(self) -> dict[str, torch.Tensor]:
         found = {}
-        for name in self._rows[0].request.inputs:
-            stacked = np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
-            value = to_tensor(stacked, self._device)
+        first = self._rows[0].request
+        for name, array in first.inputs.items():
+            # A request with whole inputs has no company.
+            given = array if name in first.whole else np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
+            value = to_tensor(given, self._device)
             found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
         if "input_ids" in found:
             found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))
         return found
+
+    def _processors(self, inputs: dict[str, torch.Tensor]) -> dict[str, LogitsProcessorList]:
+        """As an argument, if there are any: some models' own `generate` take none."""
+        first, defaults = self._rows[0], self._model.generation_config
+        timed = tells_times(first.entry, first.request.inputs, defaults)
+        length = inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
+        made = [*processors(timed, length, defaults), *([self._watch] if self._watch is not None else [])]
+        return {"logits_processor": LogitsProcessorList(made)} if made else {}
 
     def _config(self) -> Any:
         first = self._rows[0]

@@ -11,12 +11,15 @@ import torch
 
 from modelport.contract.errors import InputTooLong, InvalidRequest, UnsupportedParameter
 from modelport.contract.generate import EngineLoad, GenerateEvent, GenerateRequest
+from modelport.contract.program import Generate
 from modelport_torch.engine.own import OwnBatch, Row
 from modelport_torch.engine.rules import resolve_rules
 from modelport_torch.memory import trim
-from modelport_torch.support import STATIC_PARAMS
+from modelport_torch.support import static_params
 
 __all__ = ["StaticEngine"]
+
+_PLAIN = Generate()
 
 
 class StaticEngine:
@@ -24,7 +27,8 @@ class StaticEngine:
 
     A batch holds requests of one prompt length and one set of parameters, so that nothing is padded and every answer is what
     `generate` gives alone. A step is one token of the batch that runs. Requests that sample with a seed, search with beams or
-    bring more than tokens run alone. If memory runs out before a batch has told anything, it begins again as smaller ones.
+    bring arrays that the entry does not declare run alone; declared ones are stacked where their shapes are equal. If memory
+    runs out before a batch has told anything, it begins again as smaller ones.
 
     Args:
         model: The model.
@@ -33,10 +37,10 @@ class StaticEngine:
         max_length: Most tokens of a sequence, prompt and output together; of encoder and decoder each, where there are two.
         max_tokens: Most tokens that a batch may keep keys and values of.
         why: Why generation runs like this, as a sentence.
+        entry: What the program says of the loop: its inputs, and rules over logits.
         clock: What deadlines are compared with.
     """
 
-    params = STATIC_PARAMS
     prefix_tokens = 0
 
     def __init__(
@@ -48,17 +52,23 @@ class StaticEngine:
         max_length: int | None,
         max_tokens: int,
         why: str = "",
+        entry: Generate = _PLAIN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_length = min(max_length or max_tokens, max_tokens)
         self.how = f"generate, in static batches: {why}"
+        self.params = static_params(entry.rules)
+        self._entry = entry
         self._model = model
         self._device = device
         self._max_rows = self._rows_at_once = max_rows
         self._max_tokens = max_tokens
         self._clock = clock
         self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._known = _known_tokens(model, self._vocabulary)
         self._has_encoder = bool(model.config.is_encoder_decoder)
+        # What is not text has keys and values of its own length, of which only the configuration knows the most.
+        self._heard = int(getattr(model.config, "max_source_positions", None) or 0)
         self._order = itertools.count()
         self._waiting: list[Row] = []
         self._batch: OwnBatch | None = None
@@ -67,16 +77,16 @@ class StaticEngine:
         """Queues a request; it joins the next batch that it fits."""
         if unknown := sorted(request.needs() - self.params):
             raise UnsupportedParameter(
-                f"{unknown[0]} is not supported where generation runs in static batches (beam search, and architectures that"
-                " cannot be stepped).",
+                f"{unknown[0]} is not supported where generation runs in static batches (beam search, prompts with images, and"
+                " architectures that cannot be stepped).",
                 param=unknown[0],
             )
         ids = request.inputs.get("input_ids")
         length = 0 if ids is None else int(ids.shape[-1])
         if not length and (ids is not None or not request.inputs):
             raise InvalidRequest("the prompt has no tokens; at least one is needed to start from.", param="prompt")
-        if ids is not None and not (int(ids.min()) >= 0 and int(ids.max()) < self._vocabulary):
-            raise InvalidRequest(f"the prompt has a token that is none of 0 to {self._vocabulary - 1}.", param="prompt")
+        if ids is not None and not (int(ids.min()) >= 0 and int(ids.max()) < self._known):
+            raise InvalidRequest(f"the prompt has a token that is none of 0 to {self._known - 1}.", param="prompt")
         taken = 0 if self._has_encoder else length
         if length > self.max_length or taken >= self.max_length:
             raise InputTooLong(
@@ -87,16 +97,21 @@ class StaticEngine:
         rules = resolve_rules(request.params, self._model.generation_config, self._vocabulary)
         beams = self._beams(request)
         limit = min(rules.max_new_tokens or self.max_length, self.max_length - taken)
-        room = self._max_tokens // beams - length
+        kept = self._heard if ids is None else length
+        room = self._max_tokens // beams - kept
         if room < 1 or (rules.max_new_tokens and min(rules.max_new_tokens, limit) > room):
             raise InputTooLong(
-                f"{beams} beams of {length + limit} tokens do not fit into the cache, which holds {self._max_tokens}: ask for"
+                f"{beams} beams of {kept + limit} tokens do not fit into the cache, which holds {self._max_tokens}: ask for"
                 " fewer beams, or fewer tokens.",
                 param="num_beams",
             )
+        if beams > 1 and request.logprobs is not None:
+            raise InvalidRequest(
+                "logprobs of tokens are not known where beams are searched; ask for one of the two.", param="num_beams"
+            )
         choices = 1 if beams > 1 else request.n
         for index in range(choices):
-            self._queue([Row(request, index, next(self._order), length, rules, min(limit, room), beams)])
+            self._queue([Row(request, self._entry, index, next(self._order), kept, rules, min(limit, room), beams)])
 
     def cancel(self, id: int, index: int | None = None) -> None:
         """Ends a request, or one choice of it, before the next step; no event follows."""
@@ -172,3 +187,11 @@ class StaticEngine:
         if self._batch is not None and not self._batch.open:
             self._batch.close()
             self._batch = None
+
+
+def _known_tokens(model: Any, vocabulary: int) -> int:
+    """How many tokens a prompt may be made of: marks of images (Mllama's) may lie above those that can be generated."""
+    try:
+        return max(vocabulary, int(model.get_input_embeddings().num_embeddings))
+    except (AttributeError, NotImplementedError):
+        return vocabulary

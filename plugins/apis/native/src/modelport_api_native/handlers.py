@@ -16,7 +16,7 @@ from modelport.contract.errors import UnsupportedParameter, WrongTask
 from modelport.contract.host import AUTO, Host, ModelInfo, Principal
 from modelport_api_native.encoding import encoder, json_reply
 from modelport_api_native.envelope import read_envelope, read_request
-from modelport_api_native.events import EventStream
+from modelport_api_native.events import event_stream
 
 __all__ = ["HANDLERS"]
 
@@ -43,7 +43,7 @@ async def infer(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     options = envelope.for_host(request.scope["modelport.request_id"])  # type: ignore[typeddict-item]
     if envelope.stream:
         stream = await host.stream(task_name, model, asked, principal, request.scope, options)
-        return EventStream(stream, task_name, encoder(envelope.arrays))
+        return event_stream(stream, task_name, encoder(envelope.arrays))
     reply = await host.run(task_name, model, asked, principal, request.scope, options)
     answer = {
         "model": reply.model,

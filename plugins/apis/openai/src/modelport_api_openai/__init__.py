@@ -1,4 +1,4 @@
-"""The OpenAI dialect: models, embeddings, completions, chat completions, and rerank beside them."""
+"""The OpenAI dialect: models, embeddings, completions, chat completions, audio, and rerank beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OpenAI(Api):
     """The surface. It has no options."""
 
     name = "openai"
-    prefixes = ("/v1/models", "/v1/embeddings", "/v1/completions", "/v1/chat", "/v1/rerank", "/v2/rerank")
+    prefixes = ("/v1/models", "/v1/embeddings", "/v1/completions", "/v1/chat", "/v1/audio", "/v1/rerank", "/v2/rerank")
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(dict(options or {}))
@@ -28,11 +28,13 @@ class OpenAI(Api):
             raise ConfigurationError(f"Unknown: {names}. The openai surface has no options; remove them.")
 
     def routes(self) -> Sequence[Any]:
+        from modelport_api_openai.audio import create_transcription, create_translation
         from modelport_api_openai.chat import create_chat_completion
         from modelport_api_openai.completions import create_completion
         from modelport_api_openai.embeddings import create_embeddings
         from modelport_api_openai.models import list_models, retrieve_model
         from modelport_api_openai.rerank import rerank_v1, rerank_v2
+        from modelport_api_openai.speech import create_speech
 
         return [
             list_models,
@@ -40,6 +42,9 @@ class OpenAI(Api):
             create_embeddings,
             create_completion,
             create_chat_completion,
+            create_transcription,
+            create_translation,
+            create_speech,
             rerank_v1,
             rerank_v2,
         ]

@@ -10,6 +10,7 @@ from litestar import Response, post
 from msgspec import UNSET, Meta
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.reply import Reply, Usage
 from modelport.tasks.text import MOST_LOGPROBS, GeneratedChoice, GenerationDelta, GenerationRequest, GenerationResult
 from modelport_api_openai.answer import AnyRequest, HostDependency, TokenUsage, answer, fresh_id
@@ -25,7 +26,7 @@ from modelport_api_openai.chat_wire import (
     ToolFragment,
     ToolSpec,
 )
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 from modelport_api_openai.finish import finished
 from modelport_api_openai.logprobs import ChatLogprobs
 from modelport_api_openai.sampling import GENERATION_NAMES, GenerationBody

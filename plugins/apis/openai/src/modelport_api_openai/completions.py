@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Response, post
-from litestar.response import Stream
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.reply import Reply, Usage
 from modelport.tasks.text import (
     MOST_LOGPROBS,
@@ -31,7 +31,7 @@ from modelport_api_openai.answer import (
     fresh_id,
     split_input,
 )
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 from modelport_api_openai.finish import finished
 from modelport_api_openai.logprobs import LegacyLogprobs, LegacyScribe
 from modelport_api_openai.sampling import GENERATION_NAMES, GenerationBody
@@ -125,7 +125,7 @@ async def _stream(
     tasks: Mapping[str, GenerationRequest],
     names: Mapping[str, str],
     started: float,
-) -> Stream:
+) -> Response[Any]:
     principal, scope = host.principal(request.scope), request.scope
     streams = await open_streams(
         [_about(place, host.stream("text-generation", body.model, task, principal, scope)) for place, task in tasks.items()]

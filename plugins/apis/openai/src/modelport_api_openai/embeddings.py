@@ -11,9 +11,10 @@ from litestar import Response, post
 from msgspec import Meta
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.tasks.text import EmbeddingRequest
 from modelport_api_openai.answer import AnyRequest, HostDependency, TextInput, TokenUsage, answer, split_input
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 
 __all__ = ["EmbeddingsBody", "create_embeddings"]
 

@@ -1,17 +1,15 @@
-"""Errors as OpenAI writes them, and the way back from a task's field names to this dialect's."""
+"""Errors as OpenAI writes them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import msgspec
 
 from modelport.contract.api import ErrorReply, status_of
-from modelport.contract.errors import InvalidRequest, ModelportError, error_from_wire
+from modelport.contract.errors import InvalidRequest, ModelportError
 
-__all__ = ["ErrorBody", "ErrorObject", "error_body", "error_reply", "invalid", "renamed", "speaking"]
+__all__ = ["ErrorBody", "ErrorObject", "error_body", "error_reply", "invalid"]
 
 _TYPE_AND_CODE: dict[str, tuple[str, str | None]] = {
     "invalid": ("invalid_request_error", None),
@@ -37,7 +35,7 @@ _TYPE_AND_CODE: dict[str, tuple[str, str | None]] = {
 _POINTLESS = frozenset({"deadline", "configuration", "conflict"})
 """Kinds that the same request would meet again, though the official client would retry their statuses."""
 
-_ABOUT_A_MODEL = re.compile(r"/v1/(embeddings|completions|chat/completions|rerank|models(/[^/]+){1,2})|/v2/rerank")
+_ABOUT_A_MODEL = re.compile(r"/v1/(embeddings|completions|chat/completions|audio/\w+|rerank|models(/[^/]+){1,2})|/v2/rerank")
 
 
 class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,33 +71,6 @@ def error_reply(error: ModelportError, path: str) -> ErrorReply:
     if error.kind in _POINTLESS:
         headers["x-should-retry"] = "false"
     return ErrorReply(status=status_of(error), body=error_body(error, path), headers=headers)
-
-
-def renamed(error: ModelportError, names: Mapping[str, str]) -> ModelportError:
-    """`error` about the field that the caller knows, not the task's.
-
-    `names` maps a task's fields to this dialect's; what it does not hold is called the same in both. The message gets the new
-    name where it is the subject, else before it: inside, the old one may be a key of the configuration.
-    """
-    if error.param is None:
-        return error
-    field, dot, rest = error.param.partition(".")
-    name = names.get(field, field)
-    if name == field:
-        return error
-    message, count = re.subn(rf"\A(['`\"]?){re.escape(field)}\b", rf"\g<1>{name}", error.message)
-    if not count:
-        message = f"{name}: {error.message}"
-    return error_from_wire(msgspec.structs.replace(error.to_wire(), param=f"{name}{dot}{rest}", message=message))
-
-
-@contextmanager
-def speaking(names: Mapping[str, str]) -> Iterator[None]:
-    """Whatever is raised inside names the fields that the caller knows."""
-    try:
-        yield
-    except ModelportError as error:
-        raise renamed(error, names) from error
 
 
 def invalid(param: str, message: str) -> InvalidRequest:

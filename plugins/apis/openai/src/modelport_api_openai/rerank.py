@@ -11,10 +11,11 @@ from litestar import Response, post
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.api import decode_body
+from modelport.contract.dialect import speaking
 from modelport.contract.reply import Reply
 from modelport.tasks.text import RankingRequest, RankingResult
 from modelport_api_openai.answer import AnyRequest, HostDependency, TokenUsage, answer
-from modelport_api_openai.errors import invalid, speaking
+from modelport_api_openai.errors import invalid
 
 __all__ = ["RerankBody", "rerank_v1", "rerank_v2"]
 

@@ -6,6 +6,7 @@ same product takes half to four fifths of the time on processors with wide vecto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,18 +15,21 @@ __all__ = ["PackedLinear", "pack"]
 
 _ROWS = 32  # the number of rows that the order of weights is chosen for; others work as well
 _DTYPES = (torch.float32, torch.bfloat16)
+_FACTS = ("__get__", "size", "dim", "numel", "is_floating_point")
 
 
-class _Packed(torch.Tensor):
-    """Stands for a weight whose values are elsewhere. Some models compute with the weight of a layer instead of calling it (the
-    routers of DeepSeek), and torch answers a plain tensor without values with whatever lay in memory: here that is an error, so
-    that the model is found out when it is compared, and left as it was."""
+class _Shown(torch.Tensor):
+    """The type and the shape of a weight. torch ignores a tensor without values where it is added in place to another one, so
+    whatever would compute with this raises."""
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ not in ("__get__", "size", "dim", "numel", "is_floating_point"):
-            raise RuntimeError(f"the model reads the weight of a layer that was packed ({func.__name__})")
-        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Attributes and sizes, and nothing else."""
+        if getattr(func, "__name__", "") in _FACTS:
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        raise TypeError(f"{getattr(func, '__name__', func)} of a weight whose values are packed")
 
 
 class PackedLinear(torch.nn.Module):
@@ -36,7 +40,7 @@ class PackedLinear(torch.nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
         self.bias = None if linear.bias is None else linear.bias.detach()
-        self.weight = torch.empty_like(linear.weight, device="meta").as_subclass(_Packed)
+        self.weight = torch.empty_like(linear.weight, device="meta").as_subclass(_Shown)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · weightᵀ + bias."""

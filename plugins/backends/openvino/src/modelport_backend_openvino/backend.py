@@ -142,10 +142,16 @@ def _refusal(program: Program, card: ModelCard) -> str | None:
             "checkpoint, with backends.openvino.weights for smaller ones."
         )
     for name, entry in program.entries.items():
+        if isinstance(entry, Module) and not entry.traceable:
+            return f"entry {name!r} loops or draws as its inputs say, which a converted graph cannot do."
+        if loose := [spec.name for spec in entry.inputs if spec.optional]:
+            return f"entry {name!r} has inputs that may be left out ({', '.join(loose)}), and a converted model takes them all."
         if not isinstance(entry, Generate):
             continue
         if entry.mode == "own":
             return f"entry {name!r} needs the model's own generate loop, which OpenVINO does not have."
+        if entry.head != "causal-lm":
+            return f"entry {name!r} generates from more than text ({entry.head}), which OpenVINO's engine does not have."
         if entry.rules:
             return f"entry {name!r} needs rules over logits ({', '.join(entry.rules)}), which OpenVINO's engine does not have."
         if reason := cannot_step(card.config):

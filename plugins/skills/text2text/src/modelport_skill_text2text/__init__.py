@@ -8,12 +8,14 @@ from modelport import hookimpl
 from modelport.contract import Claim, Generate, ModelCard, Program, Session, SessionContext, Skill
 from modelport.tasks.text2text import SUMMARIZATION, TEXT2TEXT_GENERATION, TRANSLATION
 from modelport_hf.heads import head_of, is_text
+from modelport_hf.tokenizing import tokenizing
 
 MODELPORT_CONTRACT = "1.0"
 
 _TASKS = ("text2text-generation", "summarization", "translation")
 
 
+@tokenizing
 class Text2Text(Skill):
     """Three tasks over one model."""
 

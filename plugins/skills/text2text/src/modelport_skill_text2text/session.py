@@ -22,7 +22,6 @@ from modelport.contract import (
 )
 from modelport.tasks.text2text import (
     GeneratedText,
-    GenerateParameters,
     SummarizationResult,
     Summary,
     Text2TextRequest,
@@ -30,7 +29,8 @@ from modelport.tasks.text2text import (
     Translation,
     TranslationResult,
 )
-from modelport_hf.folder import read_json
+from modelport_hf.own_tokenizer import load_own_tokenizer
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_skill_text2text.languages import Languages, Telling
 
 __all__ = ["Text2TextSession"]
@@ -44,19 +44,18 @@ class Text2TextSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         card = context.card
-        self.tokenizer = _load_tokenizer(context)
+        self.tokenizer = load_own_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
         self._languages = Languages(self.tokenizer, card.config)
         self._lock = threading.Lock()  # a tokenizer is set to a source language for the length of a call
         self._start = card.config.get("decoder_start_token_id")
-        own = read_json(context.folder, "generation_config.json") or {}
-        self._most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
+        self._most = most_new_tokens(context.folder)
         limits = (card.limit, context.limits.max_length if context.limits else None, self.tokenizer.model_max_length)
         self._longest = min((n for n in limits if n is not None and n < _UNBOUNDED), default=None)
 
     async def handle(self, request: Text2TextRequest, run: Run) -> AsyncGenerator[Any, None]:
         """One result, when all texts are done."""
         prompts = await run.cpu(self.prepare, request, run.task)
-        params = sampling_of(request.generate_parameters, self._most)
+        params = sampling_of_parameters(request.generate_parameters, self._most)
         made = await asyncio.gather(*(self._generate(run, prompt, params) for prompt in prompts))
         yield await run.cpu(self.finish, request, run.task, made)
 
@@ -129,40 +128,3 @@ class Text2TextSession(Session):
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
         return tokens
-
-
-def sampling_of(given: GenerateParameters, most: int | None) -> Sampling:
-    """The engine's parameters; `most` is the checkpoint's own bound of new tokens.
-
-    Raises:
-        InvalidRequest: if two bounds are given that say the same thing, or one leaves no token.
-    """
-    for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
-        if getattr(given, new) is not None and getattr(given, whole) is not None:
-            raise InvalidRequest(f"{new} and {whole} say the same thing; give one of them.", param=f"generate_parameters.{whole}")
-    if given.max_length is not None and given.max_length < 2:
-        raise InvalidRequest(
-            f"max_length is {given.max_length}, which leaves no token beside the one that the decoder starts from; at least 2.",
-            param="generate_parameters.max_length",
-        )
-    fields = {name: value for name in Sampling.__struct_fields__ if (value := getattr(given, name, None)) is not None}
-    if given.max_length is not None:
-        fields["max_new_tokens"] = given.max_length - 1
-    if given.min_length is not None:
-        fields["min_new_tokens"] = max(given.min_length - 1, 0)
-    if most is not None:
-        fields.setdefault("max_new_tokens", most)
-    return Sampling(**fields)
-
-
-def _load_tokenizer(context: SessionContext) -> Any:
-    """transformers' own: several of these families mark languages in ways that only it knows."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(context.folder), local_files_only=True, trust_remote_code=context.card.trust_remote_code
-        )
-    except Exception as error:  # anything a damaged or foreign folder can cause
-        why = " ".join(str(error).split())[:300].rstrip(".")
-        raise ConfigurationError(f"The checkpoint in {context.folder} has no tokenizer that can be loaded: {why}.") from error

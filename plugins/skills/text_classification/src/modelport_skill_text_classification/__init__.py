@@ -10,11 +10,13 @@ from modelport.tasks.text import TEXT_CLASSIFICATION, TEXT_RANKING
 from modelport.tasks.zero_shot import ZERO_SHOT_CLASSIFICATION
 from modelport_hf.folder import has_tokenizer, label_names, takes_type_ids
 from modelport_hf.heads import head_of, is_text
+from modelport_hf.tokenizing import tokenizing
 from modelport_skill_text_classification.entailment import entailment_label
 
 MODELPORT_CONTRACT = "1.0"
 
 
+@tokenizing
 class TextClassification(Skill):
     """Serves `text-classification`; `text-ranking` too where a model has a single label, and `zero-shot-classification` where one
     of them is entailment."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from modelport.contract import ConfigurationError, Dense, ModelCard, Normalize, Pool
+from modelport.contract import ConfigurationError, Dense, ModelCard, Normalize, Pool, Splade
 from modelport.contract.program import Step
 from modelport_hf.folder import read_json
 from modelport_hf.heads import head_of
 
-__all__ = ["Recipe", "recipe_of"]
+__all__ = ["Recipe", "is_sparse", "recipe_of"]
 
 _POOLING = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "last", "last": "last"}
 _FLAGS = {
@@ -48,23 +48,37 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     pools_prompt: bool = True
 
 
-def recipe_of(card: ModelCard) -> Recipe:
+def is_sparse(card: ModelCard) -> bool:
+    """Whether a checkpoint's files say that it embeds into the vocabulary."""
+    if not card.path or "modules.json" not in card.files:
+        return False
+    try:
+        modules = read_json(Path(card.path), "modules.json") or []
+    except ConfigurationError:
+        return False  # the program will say what is wrong with the file
+    return any(_kind(module) == "SpladePooling" for module in modules)
+
+
+def recipe_of(card: ModelCard, *, sparse: bool = False) -> Recipe:
     """Reads the recipe of a checkpoint; `options.pooling` and `options.normalize` of its configuration win.
+
+    `sparse` asks for the recipe into the vocabulary, which a checkpoint with a head for masked words has even if no file says so.
 
     Raises:
         ConfigurationError: if the checkpoint asks for a step that does not exist here; the message names it.
     """
     folder = Path(card.path)
     modules: list[dict[str, Any]] = (read_json(folder, "modules.json") or []) if card.path else []
-    fields: dict[str, Any] = {"chain": (Pool("last" if head_of(card.architectures) == "causal-lm" else "mean"),)}
+    plain: Step = Splade() if sparse else Pool("last" if head_of(card.architectures) == "causal-lm" else "mean")
+    fields: dict[str, Any] = {"chain": (plain,)}
     if modules:
-        fields |= _from_modules(card, folder, modules)
+        fields |= _from_sparse_modules(card, folder, modules) if sparse else _from_modules(card, folder, modules)
         bert = read_json(folder, "sentence_bert_config.json") or {}
         fields |= {"max_length": bert.get("max_seq_length"), "lowercase": bool(bert.get("do_lower_case", False))}
         prompts = read_json(folder, "config_sentence_transformers.json") or {}
         named = {name: text for name, text in (prompts.get("prompts") or {}).items() if isinstance(text, str)}
         fields |= {"prompts": named, "default_prompt": prompts.get("default_prompt_name")}
-    if (pooling := card.options.get("pooling")) is not None:
+    if (pooling := card.options.get("pooling")) is not None and not sparse:
         if pooling not in _POOLING:
             raise ConfigurationError(
                 f"models.{card.name}.options.pooling is {pooling!r}; it can be {', '.join(sorted(set(_POOLING)))}.",
@@ -79,8 +93,7 @@ def recipe_of(card: ModelCard) -> Recipe:
 def _from_modules(card: ModelCard, folder: Path, modules: list[dict[str, Any]]) -> dict[str, Any]:
     chain: list[Step] = []
     pools_prompt = True
-    for module in sorted(modules, key=lambda module: int(module.get("idx", 0))):
-        kind, path = str(module.get("type", "")).rsplit(".", 1)[-1], str(module.get("path", ""))
+    for kind, path in _steps(modules):
         if kind == "Transformer":
             if path:
                 raise _unsupported(card, f"keeps its transformer in the folder {path!r}", "move those files to the top folder")
@@ -98,6 +111,30 @@ def _from_modules(card: ModelCard, folder: Path, modules: list[dict[str, Any]]) 
         raise _unsupported(card, "has no Pooling step in its modules.json", 'name one in its options: pooling = "mean"')
     normalize = isinstance(chain[-1], Normalize)
     return {"chain": tuple(chain[:-1] if normalize else chain), "normalize": normalize, "pools_prompt": pools_prompt}
+
+
+def _from_sparse_modules(card: ModelCard, folder: Path, modules: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = [kind for kind, _ in _steps(modules)]
+    if kinds not in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
+        raise _unsupported(card, f"has the steps {', '.join(kinds)}", "sparse models are a Transformer and a SpladePooling")
+    (_, top), (_, path) = _steps(modules)
+    if top:
+        raise _unsupported(card, f"keeps its transformer in the folder {top!r}", "move those files to the top folder")
+    config = read_json(folder, f"{path}/config.json") or {}
+    mode, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    if mode not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
+        raise _unsupported(card, f"pools by {mode} of {activation}", "max and sum of relu and log1p_relu are served")
+    return {"chain": (Splade(mode=mode, activation=activation),)}
+
+
+def _steps(modules: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(kind, folder) of each step, in their order."""
+    ordered = sorted(modules, key=lambda module: int(module.get("idx", 0)))
+    return [(_kind(module), str(module.get("path", ""))) for module in ordered]
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rsplit(".", 1)[-1]
 
 
 def _pooling(card: ModelCard, config: dict[str, Any]) -> Any:

@@ -1,12 +1,34 @@
-"""Texts to ids, and pooled states to embeddings."""
+"""Texts to ids, and what the model makes of them to the results of the tasks."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
 
-from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Session, SessionContext, UnsupportedParameter, to_numpy
+from modelport.contract import (
+    Array,
+    InputTooLong,
+    InvalidRequest,
+    Item,
+    Run,
+    Session,
+    SessionContext,
+    UnsupportedParameter,
+    to_numpy,
+)
+from modelport.tasks.embeddings import (
+    SimilarityInputs,
+    SimilarityRequest,
+    SimilarityResult,
+    SparseEmbeddingRequest,
+    SparseEmbeddingResult,
+    SparseValue,
+    TokenEmbeddingRequest,
+    TokenEmbeddingResult,
+)
 from modelport.tasks.text import EmbeddingRequest, EmbeddingResult
 from modelport_hf.folder import position_limit
 from modelport_hf.padding import length_group
@@ -16,13 +38,19 @@ from modelport_skill_text_embedding.recipe import recipe_of
 __all__ = ["EmbeddingSession"]
 
 
+MOST_TOKENS = 16_384
+"""Most tokens of one request for vectors of tokens: 64 MiB at a width of 1024."""
+
+TextsRequest = EmbeddingRequest | TokenEmbeddingRequest | SparseEmbeddingRequest | SimilarityRequest
+
+
 class EmbeddingSession(Session):
     """One text, or list of token ids, is one item; the last normalisation is done here, since a request may choose it."""
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         card = context.card
-        self.recipe = recipe_of(card)
+        self.recipe = recipe_of(card, sparse=context.task == "sparse-embedding")
         self.tokenizer = load_tokenizer(context.folder, trust_remote_code=card.trust_remote_code)
         pad = self.tokenizer.id_of("pad_token")
         self.pads = {"input_ids": pad if pad is not None else (card.config.get("pad_token_id") or 0)}
@@ -37,21 +65,52 @@ class EmbeddingSession(Session):
         assert context.program is not None
         self._typed = any(spec.name == "token_type_ids" for spec in context.program.entries["main"].inputs)
 
-    def preprocess(self, request: EmbeddingRequest) -> list[Item]:
-        texts = _inputs(request)
-        if request.dimensions is not None and request.dimensions < 1:
-            raise InvalidRequest(f"dimensions is {request.dimensions}; it must be at least 1.", param="dimensions")
+    def handle(self, request: TextsRequest, run: Run) -> AsyncGenerator[Any, None]:
+        """As the default, but a batch's token states are let go of, or fetched, as soon as it is there."""
+        return self._handle(request, run)
+
+    async def _handle(self, request: TextsRequest, run: Run) -> AsyncGenerator[Any, None]:
+        items = await run.cpu(self.preprocess, request)
+        wanted = "tokens" if isinstance(request, TokenEmbeddingRequest) else "embedding"
+
+        async def row(item: Item) -> dict[str, Array]:
+            output = await run.forward("main", item)
+            # Rows of a batch are views of all of it; padding is nobody's token.
+            return {wanted: to_numpy(output[wanted][: item.cost]).copy() if wanted == "tokens" else output[wanted]}
+
+        yield await run.cpu(self.postprocess, request, await asyncio.gather(*map(row, items)))
+
+    def preprocess(self, request: TextsRequest) -> list[Item]:
+        dimensions = getattr(request, "dimensions", None)
+        if dimensions is not None and dimensions < 1:
+            raise InvalidRequest(f"dimensions is {dimensions}; it must be at least 1.", param="dimensions")
         prompt = self._prompt(request)
-        single = isinstance(request.inputs, str) or texts is not request.inputs
         items = []
-        for index, text in enumerate(texts):
-            param = "inputs" if single else f"inputs.{index}"
+        for text, param in _texts(request):
             encoded = self._encode_ids(text, param) if isinstance(text, list) else self._encode(text, prompt, param)
             items.append(self._item(self._fit(encoded, text, prompt, request, param)))
+        total = sum(item.cost for item in items)
+        if isinstance(request, TokenEmbeddingRequest) and total > MOST_TOKENS:
+            raise InvalidRequest(
+                f"The inputs have {total} tokens, and a request gives vectors of at most {MOST_TOKENS}. Send several requests.",
+                param="inputs",
+            )
         return items
 
-    def postprocess(self, request: EmbeddingRequest, outputs: list[dict[str, Array]]) -> EmbeddingResult:
-        vectors = np.stack([to_numpy(output["embedding"]) for output in outputs]).astype(np.float32, copy=False)
+    def postprocess(self, request: TextsRequest, outputs: list[dict[str, Array]]) -> Any:
+        if isinstance(request, TokenEmbeddingRequest):
+            return TokenEmbeddingResult(results=[to_numpy(row["tokens"]).astype(np.float32, copy=False) for row in outputs])
+        rows = [to_numpy(row["embedding"]).astype(np.float32, copy=False) for row in outputs]
+        if isinstance(request, SparseEmbeddingRequest):
+            return SparseEmbeddingResult(results=[_entries(row) for row in rows])
+        vectors = np.stack(rows)
+        if isinstance(request, SimilarityRequest):
+            unit = _normalized(vectors)
+            return SimilarityResult(results=(unit[1:] @ unit[0]).tolist())
+        return EmbeddingResult(embeddings=np.ascontiguousarray(self._chosen(request, vectors)))
+
+    def _chosen(self, request: EmbeddingRequest, vectors: np.ndarray) -> np.ndarray:
+        """The dimensions and the length that a request asks for."""
         if request.dimensions is not None:
             if request.dimensions > vectors.shape[1]:
                 raise InvalidRequest(
@@ -59,11 +118,9 @@ class EmbeddingSession(Session):
                     param="dimensions",
                 )
             vectors = vectors[:, : request.dimensions]
-        if self.recipe.normalize if request.normalize is None else request.normalize:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return EmbeddingResult(embeddings=np.ascontiguousarray(vectors))
+        return _normalized(vectors) if (self.recipe.normalize if request.normalize is None else request.normalize) else vectors
 
-    def _prompt(self, request: EmbeddingRequest) -> str:
+    def _prompt(self, request: TextsRequest) -> str:
         name = request.prompt_name
         if name is None:
             name = self.recipe.default_prompt
@@ -94,7 +151,7 @@ class EmbeddingSession(Session):
         self.tokenizer.check_ids(ids, param)
         return Encoded(ids, [0] * len(ids))
 
-    def _fit(self, encoded: Encoded, text: str | list[int], prompt: str, request: EmbeddingRequest, param: str) -> Encoded:
+    def _fit(self, encoded: Encoded, text: str | list[int], prompt: str, request: TextsRequest, param: str) -> Encoded:
         if not encoded.ids:
             raise InvalidRequest("The input has no tokens; give a text that is more than white space.", param=param)
         limit = self.limit
@@ -119,19 +176,33 @@ class EmbeddingSession(Session):
         return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
 
-def _inputs(request: EmbeddingRequest) -> list[str | list[int]]:
-    """The inputs as a list. Numbers alone are the ids of one input."""
+def _normalized(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _entries(row: np.ndarray) -> list[SparseValue]:
+    places = np.flatnonzero(row)
+    return [SparseValue(index, value) for index, value in zip(places.tolist(), row[places].tolist(), strict=True)]
+
+
+def _texts(request: TextsRequest) -> list[tuple[str | list[int], str]]:
+    """Each input with the name of its field. Numbers alone are the ids of one input."""
     inputs = request.inputs
+    if isinstance(inputs, SimilarityInputs):
+        if not inputs.sentences:
+            raise InvalidRequest("sentences is empty; give at least one to compare with.", param="inputs.sentences")
+        others = [(text, f"inputs.sentences.{index}") for index, text in enumerate(inputs.sentences)]
+        return [(inputs.source_sentence, "inputs.source_sentence"), *others]
     if isinstance(inputs, str):
-        return [inputs]
+        return [(inputs, "inputs")]
     if not inputs:
         raise InvalidRequest("inputs is empty; give at least one text.", param="inputs")
     if all(isinstance(value, int) for value in inputs):
-        return [inputs]  # type: ignore[list-item]
+        return [(inputs, "inputs")]  # type: ignore[list-item]
     for index, value in enumerate(inputs):
         if isinstance(value, int):
             raise InvalidRequest(
                 "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.",
                 param=f"inputs.{index}",
             )
-    return inputs  # type: ignore[return-value]
+    return [(value, f"inputs.{index}") for index, value in enumerate(inputs)]  # type: ignore[misc]

@@ -9,10 +9,12 @@ from modelport.contract import Claim, Generate, ModelCard, Program, Session, Ses
 from modelport.tasks.text import TEXT_GENERATION
 from modelport_hf.folder import has_tokenizer
 from modelport_hf.heads import head_of, is_text
+from modelport_hf.tokenizing import tokenizing
 
 MODELPORT_CONTRACT = "1.0"
 
 
+@tokenizing
 class TextGeneration(Skill):
     """Serves `text-generation`: texts, token ids and conversations, continued."""
 
@@ -63,7 +65,7 @@ class TextGeneration(Skill):
         return {"text-generation": Program({"main": Generate(head="causal-lm", mode="stepped")})}
 
     def session(self, context: SessionContext) -> Session:
-        from modelport_skill_text_generation.session import GenerationSession
+        from modelport_hf.generation import GenerationSession
 
         return GenerationSession(context)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from modelport.contract import Array, InvalidRequest, Item, to_numpy
 from modelport.tasks.tokens import AnsweringRequest, AnsweringResult, AnswerSpan, Question
+from modelport_hf.spans import best_spans
 from modelport_skill_token_classification.session import TextSession
 
 __all__ = ["AnsweringSession"]
@@ -30,11 +31,12 @@ class AnsweringSession(TextSession):
             impossible = 1.0
             for window in windows:
                 row = next(rows)
-                found, none = _spans(
-                    to_numpy(row["start_logits"]).astype(np.float64)[: len(window.ids)],
-                    to_numpy(row["end_logits"]).astype(np.float64)[: len(window.ids)],
+                found, none = best_spans(
+                    to_numpy(row["start_logits"])[: len(window.ids)],
+                    to_numpy(row["end_logits"])[: len(window.ids)],
                     np.array([sequence == 1 for sequence in window.sequence_ids]),
-                    request,
+                    top_k=request.top_k,
+                    max_tokens=request.max_answer_len,
                 )
                 impossible = min(impossible, none)
                 spans += [(score, *self._characters(window, first, last, request)) for score, first, last in found]
@@ -73,26 +75,6 @@ def _questions(request: AnsweringRequest) -> list[Question]:
     return questions
 
 
-def _spans(
-    start: np.ndarray, end: np.ndarray, in_context: np.ndarray, request: AnsweringRequest
-) -> tuple[list[tuple[float, int, int]], float]:
-    """The best (probability, first token, last token) of one window, and the probability that it holds no answer: that both ends
-    are its first token, which is special and stands for none."""
-    allowed = in_context.copy()
-    allowed[0] = True
-    starts, ends = (_softmax(np.where(allowed, logits, -np.inf)) for logits in (start, end))
-    none = float(starts[0] * ends[0])
-    starts[0] = ends[0] = 0.0
-    scores = np.triu(np.outer(starts, ends))
-    scores = np.tril(scores, request.max_answer_len - 1)
-    flat = scores.ravel()
-    count = min(request.top_k, flat.size)
-    best = np.argpartition(-flat, count - 1)[:count]
-    firsts, lasts = np.unravel_index(best[np.argsort(-flat[best], kind="stable")], scores.shape)
-    found = [(float(scores[i, j]), int(i), int(j)) for i, j in zip(firsts, lasts, strict=True) if scores[i, j] > 0]
-    return found, none
-
-
 def _best(context: str, spans: list[tuple[float, int, int]], impossible: float, request: AnsweringRequest) -> list[AnswerSpan]:
     """The best answers over all windows; a span that several windows or tokens give counts once, with its highest score."""
     scores: dict[tuple[int, int], float] = {}
@@ -102,8 +84,3 @@ def _best(context: str, spans: list[tuple[float, int, int]], impossible: float, 
     if request.handle_impossible_answer:
         found.append(AnswerSpan("", impossible, 0, 0))
     return sorted(found, key=lambda answer: -answer.score)[: request.top_k]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max())
-    return np.asarray(shifted / shifted.sum())

@@ -1,4 +1,4 @@
-"""Vision: labels, objects, masks, depth, features and keypoints of images, and labels of videos."""
+"""Vision: labels, objects, masks, depth, features and keypoints of images, what points in them show, and labels of videos."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from modelport.tasks.vision import (
     IMAGE_FEATURE_EXTRACTION,
     IMAGE_SEGMENTATION,
     KEYPOINT_DETECTION,
+    MASK_GENERATION,
     OBJECT_DETECTION,
     VIDEO_CLASSIFICATION,
 )
@@ -20,6 +21,7 @@ from modelport_hf.folder import has_tokenizer
 from modelport_hf.heads import head_of
 from modelport_hf.image_processor import image_settings
 from modelport_skill_vision.programs import program_of, task_of
+from modelport_skill_vision.segmenter import is_segmenter, segmenter_program
 
 MODELPORT_CONTRACT = "1.0"
 
@@ -39,6 +41,7 @@ class Vision(Skill):
         IMAGE_FEATURE_EXTRACTION,
         KEYPOINT_DETECTION,
         VIDEO_CLASSIFICATION,
+        MASK_GENERATION,
     )
     heads = {
         "image-classification": ("image-classification",),
@@ -49,6 +52,7 @@ class Vision(Skill):
         "keypoint-detection": ("keypoint-detection",),
         "video-classification": ("video-classification",),
         "image": ("image-feature-extraction",),
+        "mask-generation": ("mask-generation",),
     }
     default_checkpoints = {
         "vit": "google/vit-base-patch16-224",
@@ -64,6 +68,8 @@ class Vision(Skill):
         "dinov2": "facebook/dinov2-small",
         "superpoint": "magic-leap-community/superpoint",
         "videomae": "MCG-NJU/videomae-base-finetuned-kinetics",
+        "sam": "facebook/sam-vit-base",
+        "sam2": "facebook/sam2.1-hiera-tiny",
         "deit": "facebook/deit-base-distilled-patch16-224",
         "convnextv2": "facebook/convnextv2-tiny-1k-224",
         "swinv2": "microsoft/swinv2-tiny-patch4-window8-256",
@@ -82,6 +88,8 @@ class Vision(Skill):
     }
 
     def claim(self, card: ModelCard) -> Claim | None:
+        if is_segmenter(card):
+            return Claim(("mask-generation",), 100, f"{card.model_type} cuts out what points and boxes show")
         task = task_of(head_of(card.architectures))
         if task is None or not _takes_images(card):
             return None
@@ -92,14 +100,17 @@ class Vision(Skill):
         return Claim((task,), 100, f"{card.architectures[0]} does {task}")
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
+        if is_segmenter(card):
+            return {"mask-generation": segmenter_program(card)}
         head = head_of(card.architectures)
         task = task_of(head)
         return {task: program_of(card, head)} if task and head else {}
 
     def session(self, context: SessionContext) -> Session:
+        from modelport_skill_vision.prompts import PromptSession
         from modelport_skill_vision.session import VisionSession
 
-        return VisionSession(context)
+        return (PromptSession if context.task == "mask-generation" else VisionSession)(context)
 
 
 def _takes_images(card: ModelCard) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from modelport.contract import ArraySpec, Forward, ModelCard, Output, Program
+from modelport_hf.image_processor import fixed_size
 
-from modelport.contract import ArraySpec, ConfigurationError, Forward, ModelCard, Output, Program
-from modelport_hf.image_processor import image_settings
-
-__all__ = ["fixed_size", "program_of", "task_of"]
+__all__ = ["program_of", "task_of"]
 
 _TASKS = {
     "image-classification": "image-classification",
@@ -38,24 +35,6 @@ _MASKED = frozenset({"object-detection", "universal-segmentation"})
 
 _SQUARED = frozenset({"image-classification", "feature-extraction", "video-classification"})
 """Heads over models that may take a single size, and cannot be converted with open ones."""
-
-
-def fixed_size(card: ModelCard) -> tuple[int, int] | None:
-    """(height, width) that the checkpoint's processor makes of every image, or None if that depends on the image."""
-    try:
-        own = image_settings(Path(card.path)) if card.path else {}
-    except ConfigurationError:
-        return None  # the session will say what is wrong with the file
-    if own.get("do_center_crop") is True:
-        return _sides(own.get("crop_size"))
-    if own.get("do_resize") is True and not own.get("keep_aspect_ratio") and not own.get("do_pad"):
-        return _sides(own.get("size"))
-    return None
-
-
-def _sides(size: Any) -> tuple[int, int] | None:
-    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def task_of(head: str | None) -> str | None:

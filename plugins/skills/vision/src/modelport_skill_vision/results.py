@@ -24,6 +24,7 @@ from modelport.tasks.vision import (
     SegmentationRequest,
     SegmentationResult,
 )
+from modelport_hf.activation import activated
 from modelport_hf.media import png
 
 __all__ = ["Answerer"]
@@ -81,7 +82,7 @@ class Answerer:
 
     def _scores(self, request: Any, output: Mapping[str, np.ndarray], size: tuple[int, int]) -> LabelsResult:
         logits = output["logits"].astype(np.float64)
-        scores = _applied(request.function_to_apply or self._activation(), logits)
+        scores = activated(request.function_to_apply or self._activation(), logits)
         order = np.argsort(-scores, kind="stable")[: request.top_k]
         return LabelsResult(results=[LabelScore(self._label(i), float(scores[i])) for i in order])
 
@@ -162,13 +163,3 @@ def _batch_of_one(output: Mapping[str, np.ndarray]) -> Any:
 
 def _mask(inside: np.ndarray) -> Any:
     return png(np.where(inside, np.uint8(255), np.uint8(0)))
-
-
-def _applied(function: str, logits: np.ndarray) -> np.ndarray:
-    if function == "softmax":
-        e = np.exp(logits - logits.max())
-        return np.asarray(e / e.sum())
-    if function == "sigmoid":
-        e = np.exp(-np.abs(logits))
-        return np.asarray(np.where(logits >= 0, 1 / (1 + e), e / (1 + e)))
-    return logits

@@ -12,10 +12,15 @@ from modelport.contract import Array, ConfigurationError, InvalidRequest, Item, 
 from modelport.tasks.vision import MOST_FRAMES
 from modelport_hf.folder import label_names
 from modelport_hf.image_processor import load_image_processor
-from modelport_hf.media import MOST_PIXELS, decode_image
+from modelport_hf.media import decode_image
+from modelport_hf.video import decode_video
 from modelport_skill_vision import results
+from modelport_skill_vision.limits import most_pixels
 
 __all__ = ["VisionSession"]
+
+_USUAL_FRAMES = 16
+"""What a model of videos takes whose config.json does not say."""
 
 _PATCH = 256
 """Pixels that cost as much as a token: 16 × 16, a patch of most transformers."""
@@ -33,12 +38,7 @@ class VisionSession(Session):
         self.answer = results.Answerer(context.task, card, self.processor, label_names(card.config))
         self._specs = context.program.entries["main"].inputs
         self._longest = context.limits.max_length if context.limits else None
-        self._most_pixels = context.options.get("max_pixels", card.options.get("max_pixels", MOST_PIXELS))
-        if not isinstance(self._most_pixels, int) or self._most_pixels < 1:
-            raise ConfigurationError(
-                f"models.{card.name}.options.max_pixels is {self._most_pixels!r}; it must be a whole number above 0.",
-                param=f"models.{card.name}.options.max_pixels",
-            )
+        self._most_pixels = most_pixels(context)
         self._refuse_misfit()
 
     def handle(self, request: Any, run: Any) -> Any:
@@ -57,7 +57,7 @@ class VisionSession(Session):
             InvalidRequest: if the request is wrong, or its image cannot be taken.
         """
         self.answer.check(request)
-        image = self._frames(request.inputs) if isinstance(request.inputs, list) else self._decode(request.inputs, "inputs")
+        image = self._image(request.inputs)
         first = image[0] if isinstance(image, list) else image
         arrays = self._pixels(image)
         shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
@@ -72,9 +72,17 @@ class VisionSession(Session):
     def _decode(self, media: Any, param: str) -> Image.Image:
         return decode_image(media, param, self._most_pixels)
 
-    def _frames(self, medias: list[Any]) -> list[Image.Image]:
+    def _image(self, inputs: Any) -> Any:
+        """The image, or the frames of a video that the model takes."""
+        if "frames" not in self._specs[0].axes:
+            return self._decode(inputs, "inputs")
         wanted = self.context.card.config.get("num_frames")
-        wanted = wanted if isinstance(wanted, int) and wanted > 0 else max(len(medias), 1)
+        wanted = wanted if isinstance(wanted, int) and wanted > 0 else _USUAL_FRAMES
+        if not isinstance(inputs, list):
+            return decode_video(inputs, "inputs", frames=wanted, most_pixels=self._most_pixels)
+        return self._frames(inputs, wanted)
+
+    def _frames(self, medias: list[Any], wanted: int) -> list[Image.Image]:
         if len(medias) > MOST_FRAMES:
             raise InvalidRequest(
                 f"inputs has {len(medias)} frames, and a request holds at most {MOST_FRAMES}. Leave some out.", param="inputs"
@@ -104,7 +112,7 @@ class VisionSession(Session):
         """Tries the processor on a black image: better to find out now than at the first request."""
         card, spec = self.context.card, self._specs[0]
         blank: Any = Image.new("RGB", (96, 64))
-        frames = card.config.get("num_frames", 16) if "frames" in spec.axes else 0
+        frames = card.config.get("num_frames", _USUAL_FRAMES) if "frames" in spec.axes else 0
         pixels = self._pixels([blank] * frames if frames else blank).get("pixel_values")
         shape = pixels.shape if pixels is not None else ()
         wanted = spec.axes[1:]

@@ -147,4 +147,4 @@ class Choice:
 def text_token(table: TokenTable, id: int, logprob: float | None) -> TextToken:
     """A token with its text; bytes that are part of a character show as U+FFFD there."""
     data = table[id]
-    return TextToken(id=id, text=data.decode("utf-8", "replace"), logprob=logprob, data=data)
+    return TextToken(id=id, text=data.decode("utf-8", "replace"), logprob=logprob, data=data, special=id in table.special)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from modelport.contract import Constraint, InputTooLong, InvalidRequest, UnsupportedParameter
 from modelport.tasks.text import GenerationRequest, Message
@@ -28,6 +29,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         functions: The functions that may be called.
         thinks: Whether `<think>` is a marker.
         constraint: What the output must be.
+        inputs: What the model is given beside tokens, as its processor made it: of images, or sound.
     """
 
     ids: list[int]
@@ -37,10 +39,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[str, ...] = ()
     thinks: bool = False
     constraint: Constraint | None = None
+    inputs: dict[str, np.ndarray] = {}
 
 
 class Prompter:
-    """Makes prompts for one model; its methods run on the CPU pool.
+    """Makes prompts for one model; its methods run on the CPU pool. A subclass takes more than text: it reads other parts of
+    messages, and encodes the conversation with what they bring.
 
     Args:
         model: The model's name, for messages.
@@ -68,19 +72,17 @@ class Prompter:
         if request.messages is None:
             self._refuse_chat_fields(request)
             text, ids = self._plain(request)
-            return self._fitted(request, Prompt(ids=ids, text=text, max_new_tokens=0, constraint=request.constraint))
+            return self.fitted(request, Prompt(ids=ids, text=text, max_new_tokens=0, constraint=request.constraint))
         if not request.messages:
             raise InvalidRequest("messages is empty; give at least one message.", param="messages")
         tools = request.tools if request.tools and request.tool_choice != "none" else None
         parser, functions, constraint = self._calls(request, tools)
-        text = self._templates.render(
-            self._turns(request.messages, tools is not None),
-            tools=tools,
-            continue_final_message=request.continue_final_message,
-            options=request.template_options,
-        )
+        media: list[Any] = []
+        text = self.render(request, self._turns(request.messages, tools is not None, media), tools)
+        ids, inputs = self.encode(text, media)
         prompt = Prompt(
-            ids=self._tokenizer.encode(text, special=False).ids,
+            ids=ids,
+            inputs=inputs,
             text=text,
             max_new_tokens=0,
             parser=parser,
@@ -88,7 +90,35 @@ class Prompter:
             thinks=constraint is None and thinks(self._templates.source(tools is not None)),
             constraint=constraint,
         )
-        return self._fitted(request, prompt)
+        return self.fitted(request, prompt)
+
+    def read_part(self, part: dict[str, Any], param: str, media: list[Any]) -> dict[str, Any]:
+        """A part of a message that is no text, as templates know it; what it brings is added to `media`.
+
+        Raises:
+            InvalidRequest: if the model does not take such parts.
+        """
+        kind = part.get("type")
+        what = "an image" if kind in ("image", "image_url") else f"of the type {str(kind)[:40]!r}"
+        raise InvalidRequest(
+            f"The model {self._model!r} takes text only, and a part of a message is {what}. Send parts of the form"
+            " {type: text, text: …}, or name a model that takes more.",
+            param=param,
+        )
+
+    def render(self, request: GenerationRequest, turns: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        """The conversation as one text.
+
+        Raises:
+            InvalidRequest: if the model has no template, or it refuses the conversation.
+        """
+        return self._templates.render(
+            turns, tools=tools, continue_final_message=request.continue_final_message, options=request.template_options
+        )
+
+    def encode(self, text: str, media: list[Any]) -> tuple[list[int], dict[str, np.ndarray]]:
+        """Tokens of a rendered conversation, and what the model is given beside them."""
+        return self._tokenizer.encode(text, special=False).ids, {}
 
     def _plain(self, request: GenerationRequest) -> tuple[str, list[int]]:
         prompt = request.prompt
@@ -106,9 +136,23 @@ class Prompter:
             if getattr(request, name):
                 raise InvalidRequest(f"{name} belongs to messages; it has no meaning for a prompt.", param=name)
 
-    def _turns(self, messages: list[Message], has_tools: bool) -> list[dict[str, Any]]:
-        reads_parts = bool(self._templates) and self._templates.reads_parts(has_tools)
-        return [_turn(message, index, reads_parts) for index, message in enumerate(messages)]
+    def _turns(self, messages: list[Message], has_tools: bool, media: list[Any]) -> list[dict[str, Any]]:
+        reads_parts = not self._templates or self._templates.reads_parts(has_tools)
+        turns = []
+        for index, message in enumerate(messages):
+            content: Any = message.content
+            if isinstance(content, list):
+                parts = [self._part(part, f"messages.{index}.content.{at}", media) for at, part in enumerate(content)]
+                content = parts if reads_parts else _joined(parts, f"messages.{index}.content")
+            turns.append(_turn(message, index, content))
+        return turns
+
+    def _part(self, part: dict[str, Any], param: str, media: list[Any]) -> dict[str, Any]:
+        if part.get("type", "text") != "text":
+            return self.read_part(part, param, media)
+        if not isinstance(part.get("text"), str):
+            raise InvalidRequest("A part of a message must be {type: text, text: …}; this one has no text.", param=param)
+        return part
 
     def _calls(
         self, request: GenerationRequest, tools: list[dict[str, Any]] | None
@@ -151,12 +195,17 @@ class Prompter:
             functions = {choice: functions[choice]}
         return LlamaParser, tuple(functions), Constraint("json_schema", json.dumps(_one_call(functions)))
 
-    def _fitted(self, request: GenerationRequest, prompt: Prompt) -> Prompt:
+    def fitted(self, request: GenerationRequest, prompt: Prompt) -> Prompt:
+        """The prompt with room for its output.
+
+        Raises:
+            InputTooLong: if there is none, and the request does not let the prompt be cut.
+        """
         limit, wanted, ids = self._limit, request.max_new_tokens, prompt.ids
         if limit is None:
             return msgspec.structs.replace(prompt, max_new_tokens=wanted if wanted is not None else 1024)
         room = limit - (1 if wanted is None else wanted)
-        if len(ids) > room and request.truncate and room > 0:
+        if len(ids) > room and request.truncate and room > 0 and not prompt.inputs:
             if isinstance(request.prompt, str):
                 ids = self._tokenizer.encode(request.prompt, max_tokens=room, side="left").ids
             ids = ids[-room:]
@@ -176,20 +225,17 @@ class Prompter:
         return msgspec.structs.replace(prompt, ids=ids, max_new_tokens=limit - len(ids) if wanted is None else wanted)
 
 
-def _turn(message: Message, index: int, reads_parts: bool) -> dict[str, Any]:
+def _joined(parts: list[dict[str, Any]], param: str) -> str:
+    """Parts as one text, for templates that want text."""
+    if any("text" not in part for part in parts):
+        raise InvalidRequest("The model's chat template takes text only, and has no place for anything else.", param=param)
+    return "\n".join(part["text"] for part in parts)
+
+
+def _turn(message: Message, index: int, content: Any) -> dict[str, Any]:
     """A message as templates know it: absent keys are absent, and arguments of calls are objects."""
     if not message.role:
         raise InvalidRequest("A message has no role.", param=f"messages.{index}.role")
-    content = message.content
-    if isinstance(content, list):
-        for part, entry in enumerate(content):
-            if entry.get("type", "text") != "text" or not isinstance(entry.get("text"), str):
-                raise InvalidRequest(
-                    "This model takes text only; a part of a message must be {type: text, text: …}.",
-                    param=f"messages.{index}.content.{part}",
-                )
-        if not reads_parts:
-            content = "\n".join(entry["text"] for entry in content)
     turn: dict[str, Any] = {"role": message.role, "content": "" if content is None else content}
     if message.name is not None:
         turn["name"] = message.name

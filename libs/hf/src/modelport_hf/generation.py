@@ -14,6 +14,7 @@ from modelport.contract import (
     InvalidRequest,
     ModelFailed,
     Run,
+    Sampling,
     Session,
     SessionContext,
     TokenLogprob,
@@ -21,14 +22,14 @@ from modelport.contract import (
 )
 from modelport.tasks.text import GenerationDelta, GenerationRequest, TextToken
 from modelport_hf.chat import load_chat_templates
+from modelport_hf.choice import Choice, text_token
 from modelport_hf.detokenize import Detokenizer
+from modelport_hf.prompt import Prompt, Prompter
 from modelport_hf.reasoning import ReasoningSplitter
+from modelport_hf.sampling import check, sampling_of
 from modelport_hf.stop import StopStrings
 from modelport_hf.tokenizer import load_tokenizer
 from modelport_hf.tools import FORMATS
-from modelport_skill_text_generation.choice import Choice, text_token
-from modelport_skill_text_generation.prompt import Prompt, Prompter
-from modelport_skill_text_generation.sampling import check, sampling_of
 
 __all__ = ["GenerationSession"]
 
@@ -40,7 +41,6 @@ class GenerationSession(Session):
         super().__init__(context)
         card = context.card
         self.tokenizer = load_tokenizer(context.folder, trust_remote_code=card.trust_remote_code)
-        self.templates = load_chat_templates(context.folder, self.tokenizer.special)
         limits = (card.limit, context.limits.max_length if context.limits else None)
         self.limit = min((limit for limit in limits if limit is not None), default=None)
         form = context.options.get("tool_parser", card.options.get("tool_parser"))
@@ -49,14 +49,19 @@ class GenerationSession(Session):
                 f"models.{card.name}.options.tool_parser is {form!r}; it can be {', '.join(FORMATS)}.",
                 param=f"models.{card.name}.options.tool_parser",
             )
-        self._prompter = Prompter(card.name, self.tokenizer, self.templates, self.limit, form)
+        self.prompter = self.make_prompter(form)
+
+    def make_prompter(self, tool_parser: str | None) -> Prompter:
+        """What makes prompts of requests; a subclass gives one that takes more than text."""
+        templates = load_chat_templates(self.context.folder, self.tokenizer.special)
+        return Prompter(self.context.card.name, self.tokenizer, templates, self.limit, tool_parser)
 
     async def handle(self, request: GenerationRequest, run: Run) -> AsyncGenerator[Any, None]:
         """Deltas of all choices, as they come."""
         check(request, self.tokenizer.size)
-        prompt: Prompt = await run.cpu(self._prompter, request)
+        prompt: Prompt = await run.cpu(self.prompter, request)
         self._refuse_forced_call(request, prompt)
-        generation = run.generate("main", self._engine_request(request, prompt))
+        generation = run.generate("main", self._asked(request, prompt))
         if request.max_new_tokens == 0 and request.prompt_logprobs is None:
             text = prompt.text if request.echo else ""
             for index in range(request.n):
@@ -79,11 +84,15 @@ class GenerationSession(Session):
             if (run.stream or choice.is_finished) and (delta := choice.take(event)) is not None:
                 yield delta
 
-    def _engine_request(self, request: GenerationRequest, prompt: Prompt) -> GenerateRequest:
-        return GenerateRequest(
-            id=0,
-            inputs={"input_ids": np.array(prompt.ids, dtype=np.int64)},
-            params=sampling_of(request, max(prompt.max_new_tokens, 1)),
+    def engine_request(self, prompt: Prompt, params: Sampling, **more: Any) -> GenerateRequest:
+        """The generation of a prompt; `more` are further fields of it."""
+        ids = {"input_ids": np.array(prompt.ids, dtype=np.int64)} if prompt.ids else {}
+        return GenerateRequest(id=0, inputs={**ids, **prompt.inputs}, whole=tuple(prompt.inputs), params=params, **more)
+
+    def _asked(self, request: GenerationRequest, prompt: Prompt) -> GenerateRequest:
+        return self.engine_request(
+            prompt,
+            sampling_of(request, max(prompt.max_new_tokens, 1)),
             constraint=prompt.constraint,
             n=request.n,
             logprobs=request.logprobs,

@@ -84,7 +84,6 @@ def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]
     import torch
 
     adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
-
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
         model = build(pair, adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS, seed)
@@ -140,7 +139,7 @@ def _engine(folder: Path, backend: str, pairs: Sequence[Pair]) -> Any:
 
     models = {
         model_name(pair): ModelSettings(
-            source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=256, threads=1, strict=True,
+            source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=1024, threads=1, strict=True,
             task=pair.task,
         )
         for pair in pairs

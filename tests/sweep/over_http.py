@@ -26,7 +26,7 @@ def check(pairs: Sequence[Pair], backend: str) -> dict[str, dict[str, str]]:
         made = {pair: make(pair, folder / model_name(pair)) for pair in pairs}
         process, url = _server(folder, pairs, backend)
         try:
-            with Client(url, timeout=300) as client:
+            with Client(url, timeout_s=300) as client:
                 return {pair.task: _checked(client, pair, *made[pair]) for pair in pairs}
         finally:
             process.terminate()
@@ -57,7 +57,7 @@ def _server(folder: Path, pairs: Sequence[Pair], backend: str) -> tuple[subproce
     lines = [f'state_dir = "{folder}/state"', f'cache_dir = "{folder}/cache"', "offline = true", "spare = 0", ""]
     for pair in pairs:
         lines += [f'[models."{model_name(pair)}"]', f'source = "{folder / model_name(pair)}"', f'backend = "{backend}"']
-        lines += ['dtype = "float32"', "max_length = 256", "threads = 1", f'task = "{pair.task}"', ""]
+        lines += ['dtype = "float32"', "max_length = 1024", "threads = 1", f'task = "{pair.task}"', ""]
     file = folder / "modelport.toml"
     file.write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "modelport", "serve", "--config", str(file), "--port", "0"]

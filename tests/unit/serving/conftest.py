@@ -368,7 +368,7 @@ async def world(tmp_path: Any) -> AsyncIterator[Callable[..., World]]:
         emulated: bool = False,
         **settings: Any,
     ) -> World:
-        tables = {name: {"source": "skill:echo", **table} for name, table in (models or {"a": {}}).items()}
+        tables = {name: {"source": "skill:echo", **table} for name, table in ({"a": {}} if models is None else models).items()}
         config = msgspec.convert({"state_dir": str(tmp_path), **settings, "models": tables}, Settings)
         registry = Registry()
         needs = (lambda name: need.get(name, 0)) if isinstance(need, dict) else (lambda name: need)
@@ -391,6 +391,7 @@ async def world(tmp_path: Any) -> AsyncIterator[Callable[..., World]]:
         keyring = Keyring(tmp_path / "keys.json", config.auth.required)
         host = Host(config, registry, catalog, hardware, {"process": executor}, ledger, keyring=keyring, clock=clock)
         here = World(config, registry, host, executor, clock, ledger)
+        here.catalog = catalog
         made.append(here)
         if started:
             await host.start()

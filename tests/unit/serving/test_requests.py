@@ -22,6 +22,7 @@ from modelport.contract import (
     Unavailable,
     WrongTask,
 )
+from modelport.core.catalog.families import Families
 
 
 class Client:
@@ -51,6 +52,22 @@ async def test_an_unknown_model_is_not_found_with_the_nearest_name(world):
     here = await world({"llama": {}})
     with pytest.raises(NotFound, match="llama"):
         await here.ask("lama")
+
+
+async def test_families_are_listed_where_no_model_is_configured(world):
+    def serve_gpt(registry):
+        registry.skills["echo"].heads = {"causal-lm": ("echo",)}
+        registry.skills["echo"].default_checkpoints = {"gpt2": "org/gpt2"}
+
+    families = Families({"gpt2": ("causal-lm",), "other": ("causal-lm",)}, "9.9")
+    for models, allowed, listed in (({}, True, ["hf_gpt2"]), ({}, False, []), ({"a": {}}, True, [])):
+        here = await world(models, allow_families=allowed, prepare=serve_gpt, started=False)
+        here.catalog.families = here.catalog.names.families = families
+        found = [info for info in here.host.models(here.anyone) if info.id.startswith("hf_")]
+        assert [(info.id, info.state, info.source, info.tasks) for info in found] == [
+            (name, "family", "org/gpt2", ("echo",)) for name in listed
+        ]
+        assert [info.id for info in here.host.models(here.caller(models=frozenset({"a"})))] == list(models)
 
 
 async def test_a_wrong_task_names_those_that_the_model_does(world):

@@ -123,7 +123,7 @@ class Host:
         found = [
             model.info() for model in self._models.values() if self._access.may_use(caller, model.name, model.settings.aliases)
         ]
-        if self._catalog.names.models or not self._settings.allow_families:
+        if self._settings.models or not self._settings.allow_families:
             return found
         loaded = {info.id for info in found}
         families = [each for each in self._catalog.families.all(self._registry.skills) if each.name not in loaded]

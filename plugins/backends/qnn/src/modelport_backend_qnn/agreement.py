@@ -56,8 +56,18 @@ class Tally:
         cosine = float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
         self._cosines.append(cosine if np.isfinite(cosine) else -1.0)
 
+    def join(self, other: Tally) -> None:
+        """Takes over what another collected."""
+        self._cosines += other._cosines
+
+    @property
+    def worst(self) -> float:
+        """The smallest so far; below any that there can be while there is none."""
+        return min(self._cosines, default=-2.0)
+
     def agreement(self) -> Agreement:
-        return Agreement(worst=min(self._cosines), mean=sum(self._cosines) / len(self._cosines), answers=len(self._cosines))
+        """What was found; there must be something."""
+        return Agreement(worst=self.worst, mean=sum(self._cosines) / len(self._cosines), answers=len(self._cosines))
 
 
 def check(agreement: Agreement, precision: Precision, options: Mapping[str, Any]) -> None:

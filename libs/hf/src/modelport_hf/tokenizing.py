@@ -55,6 +55,8 @@ def tokenizing(skill: S) -> S:
 
         def programs(self, card: ModelCard) -> Mapping[str, Program]:
             programs = dict(super().programs(card))
+            if not untokenized.isdisjoint(programs):
+                return programs
             return {**programs, **dict.fromkeys(_NAMES, next(iter(programs.values())))}
 
         def session(self, context: SessionContext) -> Session:

@@ -51,7 +51,8 @@ def settings(pair: Any) -> dict[str, Any]:
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:
     told = recipe(pair)
-    write_tokenizer(folder, encloses=False, marks=told["marks"], names=told.get("names", {}))
+    is_plain = told.get("plain", False)
+    write_tokenizer(folder, encloses=is_plain, marks=told["marks"], names=told.get("names", {}))
     tokenizer = read_tokenizer(folder)
     eyes_class = processor_class(told["eyes"])
     eyes = eyes_class(**processor_options(eyes_class, side_of(model.config)) | told.get("eyes_options", {}))
@@ -59,7 +60,9 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
     parts = {"image_processor": eyes, "tokenizer": tokenizer}
     if "video_processor" in made.get_attributes():
         parts["video_processor"] = None
-    processor = made(**parts, chat_template=TEMPLATE.replace("IMAGE", told["shows"]), **told.get("options", {}))
+    template = {} if is_plain else {"chat_template": TEMPLATE.replace("IMAGE", told["shows"])}
+    processor = made(**parts, **template, **told.get("options", {}))
+    processor.begins, processor.drops = told.get("begins", ""), told.get("drops", 0)
     if getattr(processor, "video_processor", processor) is not None:
         processor.save_pretrained(folder)
     else:  # a file for each part, as older checkpoints have them
@@ -67,7 +70,7 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
         tokenizer.save_pretrained(folder)
         own = {**told.get("options", {}), "processor_class": told["processor"]}
         (folder / "processor_config.json").write_text(json.dumps(own))
-        (folder / "chat_template.jinja").write_text(processor.chat_template)
+        (folder / "chat_template.jinja").write_text(template["chat_template"])
     return processor
 
 
@@ -89,13 +92,20 @@ def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
 
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     (shown, asked) = request["messages"][0]["content"]
-    turns = [{"role": "user", "content": [{"type": "image"}, asked]}]
-    text = tools.tokenizer.apply_chat_template(
-        turns, chat_template=tools.chat_template, tokenize=False, add_generation_prompt=True
-    )
-    inputs = tools(text=[text], images=[[opened(shown["image_url"])]], return_tensors="pt")
+    image = opened(shown["image_url"])
+    if getattr(tools, "chat_template", None):
+        turns = [{"role": "user", "content": [{"type": "image"}, asked]}]
+        text = tools.tokenizer.apply_chat_template(
+            turns, chat_template=tools.chat_template, tokenize=False, add_generation_prompt=True
+        )
+        inputs = tools(text=[text], images=[[image]], return_tensors="pt")
+    else:
+        options = {"add_special_tokens": False} if tools.begins else {}
+        inputs = tools(text=tools.begins + asked["text"], images=image, return_tensors="pt", **options)
+        inputs = {name: value for name, value in inputs.items() if name not in ("labels", "decoder_attention_mask")}
     made = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
-    begin = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    prompt = inputs.get("decoder_input_ids" if model.config.is_encoder_decoder else "input_ids")
+    begin = 0 if prompt is None else prompt.shape[1] - tools.drops
     return tools.tokenizer.decode(made[0, begin:], skip_special_tokens=True)
 
 

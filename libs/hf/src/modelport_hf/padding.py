@@ -12,14 +12,11 @@ _SEES_PADDING = {
     "doge": "keeps as many keys as the row is long",
     "fnet": "mixes tokens by a Fourier transform without a mask",
     "funnel": "pools neighbouring tokens",
-    "layoutlmv3": "puts a place for the image after the padding",
     "mobilebert": "puts the vectors of neighbours into each token's",
-    "mra": "estimates attention block by block",
     "nystromformer": "estimates attention from means of segments",
-    "reformer": "sorts tokens into buckets",
     "t5gemma": "takes the last place of the decoder for the end of the text",
     "t5gemma2": "takes the last place of the decoder for the end of the text",
-    "xlnet": "counts positions from the end of the row",
+    "xlnet": "takes the last place of the row for the whole text",
     "yoso": "estimates attention by hashes",
 }
 """Model types whose answer to a text depends on how far it is padded, and why; found by the sweep (`make sweep`)."""

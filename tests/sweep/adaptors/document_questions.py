@@ -1,0 +1,52 @@
+"""Questions about a page, whose words and their boxes are given, to words of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from build import CannotBuild
+from images import media, opened, pictures, write_processor
+from text import read_tokenizer, write_tokenizer
+
+SETTINGS: dict[str, Any] = {"max_2d_position_embeddings": 1024}
+WORDS = (["good", "cat"], ["this", "is", "a", "bad", "day"], ["you", "have", "two", "dogs", "and", "they", "bark"])
+QUESTION = "what is it"
+
+
+def equip(pair: Any, model: Any, folder: Path) -> Any:
+    from transformers import pipeline
+
+    if not hasattr(model, "qa_outputs"):
+        raise CannotBuild(f"the sweep does not ask {pair.model_type} yet")
+    write_tokenizer(folder, encloses=True)
+    tokenizer = read_tokenizer(folder)
+    eyes = {"image_processor": write_processor(pair, model, folder)} if pair.model_type != "layoutlm" else {}
+    return pipeline("document-question-answering", model=model, tokenizer=tokenizer, **eyes)
+
+
+def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": media(image),
+            "question": QUESTION,
+            "words": words,
+            "boxes": [[5 * n + 1, 10, 5 * n + 5, 20] for n in range(len(words))],
+        }
+        for image, words in zip(pictures(), WORDS, strict=True)
+    ]
+
+
+def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
+    image = opened(request["image"])
+    sides = (image.width, image.height) * 2
+    boxes = [[int(1000 * at / side) for at, side in zip(box, sides, strict=True)] for box in request["boxes"]]
+    words = list(zip(request["words"], boxes, strict=True))
+    found = tools(image=image, question=request["question"], word_boxes=words)
+    best = found[0] if isinstance(found, list) else found
+    return [best["answer"], float(best["score"]), best["start"], best["end"]]
+
+
+def answered(result: Any, request: dict[str, Any], index: int) -> Any:
+    best = result.results[0]
+    return [best.answer, best.score, best.start, best.end]

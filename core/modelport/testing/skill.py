@@ -56,6 +56,7 @@ class Served:
 
     def __init__(self, tasks: Mapping[str, Task[Any, Any, Any]]) -> None:
         self.tasks = tasks
+        self.claimed: tuple[str, ...] = ()
         self.replica: ThreadReplica | None = None
         self.usage = Usage()
         self._last = 0
@@ -164,7 +165,7 @@ class SkillSuite:
         """With the task's own result, which survives the way to the server."""
 
         async def scenario(served: Served) -> None:
-            for name, requests in self._requests().items():
+            for name, requests in self._requests(served.claimed).items():
                 task = served.tasks[name]
                 for request in requests:
                     result = await served.ask(name, request)
@@ -174,13 +175,13 @@ class SkillSuite:
         self._serve(tmp_path, scenario)
         claim = self.skill.claim(self.card(tmp_path / "main"))
         assert claim is not None
-        assert set(self._requests()) == set(claim.tasks), "give requests of every task that it claims"
+        assert set(self._requests(claim.tasks)) == set(claim.tasks), "give requests of every task that it claims"
 
     def test_an_answer_does_not_depend_on_company(self, tmp_path: Path) -> None:
         """Alone, and among others at once."""
 
         async def scenario(served: Served) -> None:
-            pairs = [(name, request) for name, requests in self._requests().items() for request in requests]
+            pairs = [(name, request) for name, requests in self._requests(served.claimed).items() for request in requests]
             alone = [await served.ask(*pair) for pair in pairs]
             together = await asyncio.gather(*(served.ask(*pair) for pair in pairs * 3))
             for index, result in enumerate(together):
@@ -195,7 +196,7 @@ class SkillSuite:
             pytest.skip("none of its tasks streams")
 
         async def scenario(served: Served) -> None:
-            for name, requests in self._requests().items():
+            for name, requests in self._requests(served.claimed).items():
                 task = streaming.get(name)
                 for request in requests if task is not None else ():
                     plain = await served.ask(name, request)
@@ -228,9 +229,8 @@ class SkillSuite:
 
     # --------------------------------------------------------------------------------------------------------- helpers
 
-    def _requests(self) -> Mapping[str, Sequence[msgspec.Struct]]:
-        known = {task.name for task in self.skill.tasks}
-        return {name: asked for name, asked in _COMMON.items() if name in known} | dict(self.requests())
+    def _requests(self, claimed: Sequence[str]) -> Mapping[str, Sequence[msgspec.Struct]]:
+        return {name: asked for name, asked in _COMMON.items() if name in claimed} | dict(self.requests())
 
     def _serve(self, tmp_path: Path, scenario: Callable[[Served], Awaitable[T]]) -> T:
         """Runs `scenario` for each program of the skill in turn; gives the last result."""
@@ -244,6 +244,7 @@ class SkillSuite:
         folders = {name: write(tmp_path / name) for name, write in self.checkpoints.items()}
         executor = ThreadExecutor(lookup=lambda kind, name, module: self.skill if kind == "skills" else self.backend)
         served = _ByTask({task.name: task for task in self.skill.tasks})
+        served.claimed = claim.tasks
         try:
             for name in claim.tasks:
                 program = programs.get(name)

@@ -15,7 +15,7 @@ from modelport.contract.task import Media
 from modelport_hf.image_processor import load_image_processor
 from modelport_hf.media import MOST_PIXELS, decode_image
 
-__all__ = ["Pictures", "shapes"]
+__all__ = ["Pictures", "refuse_long", "shapes"]
 
 _PATCH = 256
 """Pixels that cost as much as a token: 16 × 16, a patch of most transformers."""
@@ -72,6 +72,7 @@ class Pictures:
         Raises:
             InvalidRequest: if the processor does not take the image.
         """
+        refuse_long(image, self.processor, self._most_pixels, param)
         try:
             return self._prepared(image)
         except (ValueError, ZeroDivisionError, OSError, IndexError) as error:
@@ -89,6 +90,24 @@ class Pictures:
     def _prepared(self, image: Image.Image) -> dict[str, Array]:
         made = self.processor([image], return_tensors="np", **self._options)
         return {name: np.asarray(made[name][0]) for name in self._names if name in made}
+
+
+def refuse_long(image: Image.Image, processor: Any, most_pixels: int, param: str) -> None:
+    """Returns if a processor that gives the shorter side a length, and cuts out the middle then, makes no giant of `image` first.
+
+    Raises:
+        InvalidRequest: if it would have more than `most_pixels`.
+    """
+    size = getattr(processor, "size", None)
+    edge, bound = getattr(size, "shortest_edge", None), getattr(size, "longest_edge", None)
+    if not isinstance(edge, int) or bound is not None:
+        return
+    if edge * edge * max(image.size) > most_pixels * min(image.size):
+        raise InvalidRequest(
+            f"{param} has {image.width} × {image.height} pixels: with {edge} on its shorter side, as the model wants it, it would"
+            f" have more than {most_pixels / 1e6:g} million. Cut out the part that matters.",
+            param=param,
+        )
 
 
 def shapes(arrays: Mapping[str, Array]) -> str:

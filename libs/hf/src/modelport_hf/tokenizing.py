@@ -39,18 +39,24 @@ def tokenizing(skill: S) -> S:
         class TextEmbedding(Skill): ...
 
     The two tasks come last, with the program of the skill's first task. A session that has a `modelport_hf` tokenizer as its
-    `tokenizer` lends it; otherwise the checkpoint's is read when it is first asked for.
+    `tokenizer` lends it; otherwise the checkpoint's is read when it is first asked for. Models that do one of the skill's
+    `untokenized` tasks, if it has such an attribute, are left as they are: their tokenizers take no plain text.
     """
+    untokenized = frozenset(getattr(skill, "untokenized", ()))
 
     class Tokenizing(skill):  # type: ignore[valid-type, misc]
         tasks = (*skill.tasks, *_TASKS)
 
         def claim(self, card: ModelCard) -> Claim | None:
             claim: Claim | None = super().claim(card)
-            return msgspec.structs.replace(claim, tasks=(*claim.tasks, *_NAMES)) if claim else None
+            if claim is None or not untokenized.isdisjoint(claim.tasks):
+                return claim
+            return msgspec.structs.replace(claim, tasks=(*claim.tasks, *_NAMES))
 
         def programs(self, card: ModelCard) -> Mapping[str, Program]:
             programs = dict(super().programs(card))
+            if not untokenized.isdisjoint(programs):
+                return programs
             return {**programs, **dict.fromkeys(_NAMES, next(iter(programs.values())))}
 
         def session(self, context: SessionContext) -> Session:

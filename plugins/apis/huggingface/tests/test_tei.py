@@ -205,6 +205,7 @@ async def test_failures_have_teis_words_also_on_shared_paths(error, status, kind
             assert response.status_code == status
             assert response.json() == {"error": error.message, "error_type": kind}
         response = await http.post("/embeddings", json={"input": "a"})
-    assert response.json() == {"message": error.message, "code": status, "type": kind}
+    named = f"input: {error.message}" if error.param else error.message
+    assert response.json() == {"message": named, "code": status, "type": kind}
     if error.retry_after_s:
         assert response.headers["retry-after"] == "3"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 
 from modelport.contract import (
     ArraySpec,
@@ -20,8 +19,6 @@ from modelport.contract import (
     Forward,
     Generate,
     InvalidRequest,
-    LoadContext,
-    Media,
     Module,
     Output,
     Pool,
@@ -32,40 +29,11 @@ from modelport.testing.checkpoints import tiny_bert
 from modelport_backend_qnn import provider
 from modelport_backend_qnn.backend import QnnBackend
 from modelport_backend_qnn.bare import bare
-from modelport_backend_qnn.convert import convert
 from modelport_backend_qnn.shapes import buckets
 
 TEXT = (ArraySpec("input_ids"), ArraySpec("attention_mask"))
 IMAGE = (ArraySpec("pixel_values", "float32", ("batch", 3, 32, 32)),)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-
-
-@pytest.fixture(scope="module")
-def device() -> Device:
-    probe = QnnBackend().probe()
-    if not probe.devices:
-        pytest.skip(probe.reason)
-    return probe.devices[0]
-
-
-@pytest.fixture
-def load(device: Device, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    runners: list[Any] = []
-
-    def make(folder: Path, program: Program, **options: Any) -> Any:
-        context = LoadContext(
-            card=card_of(folder),
-            program=program,
-            checkpoints={"main": folder},
-            devices=(device,),
-            options={"cache": str(tmp_path / "cache"), **options},
-        )
-        runners.append(QnnBackend(convert=convert).load(context, lambda what, fraction: None))
-        return runners[-1]
-
-    yield make
-    for runner in runners:
-        runner.close()
 
 
 def saved(folder: Path, model: Any) -> Any:
@@ -107,29 +75,6 @@ def test_an_image_model_is_what_torch_says(load: Callable[..., Any], tmp_path: P
     assert cosine(found, expected) > 0.9999
 
 
-def test_served_by_a_worker_it_answers_through_the_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
-) -> None:
-    """From the checkpoint to the label, in processes of their own: the probe, the converter, the worker."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from modelport import Engine
-
-    config = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **SMALL)
-    model = saved(tmp_path / "m", transformers.ViTForImageClassification(config))
-    processor = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil(size={"height": 32, "width": 32})
-    processor.save_pretrained(tmp_path / "m")
-    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
-    path = tmp_path / "image.png"
-    Image.fromarray(pixels).save(path)
-    with Engine(f"m={tmp_path / 'm'}", backend="qnn") as engine:
-        found = engine.run("image-classification", "m", {"inputs": Media(data=path.read_bytes())})
-    with torch.no_grad():
-        logits = model(**processor([Image.fromarray(pixels)], return_tensors="pt")).logits[0]
-    best = found.result.results[0]
-    assert best.label == model.config.id2label[int(logits.argmax())]
-    assert best.score == pytest.approx(float(logits.softmax(-1).max()), abs=2e-3)
-
-
 def test_a_token_that_the_model_lacks_is_the_callers_mistake(load: Callable[..., Any], tmp_path: Path) -> None:
     runner = load(tiny_bert(tmp_path / "m"), encoder(), shapes=[[1, 4]])
     ids = np.full((1, 4), 10**6)
@@ -156,13 +101,17 @@ def test_verdicts_name_what_the_npu_cannot_do(device: Device, tmp_path: Path) ->
     sizes = (ArraySpec("pixel_values", "float32", ("batch", 3, "height", "width")),)
     detector = Program({"main": Forward(head="object-detection", inputs=sizes, outputs=(Output("logits"),))})
     assert "any size (pixel_values: height)" in why(detector)
-    assert "computes in float16, and float32 was asked for" in why(encoder(), "float32")
+    assert "computes in float16, or quantised in int16 or int8, and float32 was asked for" in why(encoder(), "float32")
     assert "quantised (gptq)" in why(encoder(), quantization="gptq")
     own = Module(build="a:b", inputs=TEXT, outputs=(Output("x"),))
     assert "module of its own" in why(Program({"main": own}))
     fine = QnnBackend().verdict(encoder(), card, (device,))
     assert (fine.answer, fine.dtype) == ("converted", "float16")
     assert "emulated by the processor: for tests only" in fine.reason
+    quantised = QnnBackend().verdict(encoder(), card, (device,), "int8")
+    assert (quantised.answer, quantised.dtype) == ("converted", "int8")
+    assert "in int8, emulated by the processor: for tests only, after a quantisation" in quantised.reason
+    assert quantised.memory_bytes < fine.memory_bytes
 
 
 def test_without_an_npu_the_probe_says_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,13 +114,13 @@ def _grounding(t: Any) -> dict[str, Any]:
 
 
 def grounding_dino(t: Any) -> Made:
-    size = {"size": {"shortest_edge": 64, "longest_edge": 96}}
+    size = {"size": {"shortest_edge": 96, "longest_edge": 144}}
     config = t.GroundingDinoConfig(**_grounding(t))
     return t.GroundingDinoForObjectDetection, config, "grounding_dino.GroundingDino", size
 
 
 def mm_grounding_dino(t: Any) -> Made:
-    size = {"size": {"shortest_edge": 64, "longest_edge": 96}}
+    size = {"size": {"shortest_edge": 96, "longest_edge": 144}}
     config = t.MMGroundingDinoConfig(**_grounding(t))
     return t.MMGroundingDinoForObjectDetection, config, "grounding_dino.GroundingDino", size
 

@@ -90,7 +90,7 @@ def _same(answer: Any, labels: list[str], scores: np.ndarray, boxes: np.ndarray)
 @pytest.mark.parametrize("kind", ["owlvit", "grounding_dino"])
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    sizes=st.lists(st.tuples(st.integers(16, 90), st.integers(16, 90)), max_size=3).map(lambda more: [(61, 47), (40, 70), *more]),
+    sizes=st.lists(st.tuples(st.integers(40, 90), st.integers(40, 90)), max_size=3).map(lambda more: [(61, 47), (40, 70), *more]),
     labels=st.lists(st.sampled_from(["a cat", "dog", "the two of them", "2"]), min_size=1, max_size=4),
 )
 def test_an_answer_does_not_depend_on_company(
@@ -123,15 +123,16 @@ def vars_of(box: Any) -> list[float]:
 
 
 def test_what_is_refused(checkpoint: Checkpoint, picture: Picture, ask: Ask) -> None:
-    image = picture(1)
+    image, strip = picture(1), picture(1, 1, 8000)
     bad: list[tuple[str, Any, str, str]] = [
         ("owlvit", {"inputs": Media(data=b"no image"), "candidate_labels": ["a"]}, "inputs", "not an image"),
         ("owlvit", {"inputs": image, "candidate_labels": ["a", "b" * 40]}, "candidate_labels.1", "at most 32"),
+        ("owlv2", {"inputs": strip, "candidate_labels": ["a"]}, "inputs", "pads images to squares"),
         ("grounding_dino", {"inputs": image, "candidate_labels": ["a", "b."]}, "candidate_labels.1", "full stop"),
         ("grounding_dino", {"inputs": image, "candidate_labels": ["cat"] * 40}, "candidate_labels", "at most 32"),
         ("grounding_dino", {"inputs": Media(data=image.data[:99]), "candidate_labels": ["a"]}, "inputs", "cannot be decoded"),
     ]
-    for kind in ("owlvit", "grounding_dino"):
+    for kind in ("owlvit", "owlv2", "grounding_dino"):
         mine = [entry for entry in bad if entry[0] == kind]
         good = {"inputs": image, "candidate_labels": ["a"]}
         *errors, fine = ask(

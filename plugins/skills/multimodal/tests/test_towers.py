@@ -122,6 +122,7 @@ def test_what_is_refused(checkpoint: Checkpoint, picture: Picture, ask: Ask) -> 
         (ZeroShotImageRequest(inputs=Media(data=b"no image"), candidate_labels=["a"]), "inputs", "not an image"),
         (ZeroShotImageRequest(inputs=Media(data=image.data[:99]), candidate_labels=["a"]), "inputs", "cannot be decoded"),
         (ZeroShotImageRequest(inputs=Media(), candidate_labels=["a"]), "inputs", "is empty"),
+        (ZeroShotImageRequest(inputs=picture(1, 1, 200_000), candidate_labels=["a"]), "inputs", "Cut out the part"),
         (ZeroShotImageRequest(inputs=image, candidate_labels=["a", "b" * 40]), "candidate_labels.1", "at most 32"),
         (EmbeddingRequest(inputs=[]), "inputs", "is empty"),
         (EmbeddingRequest(inputs=["a", " "]), "inputs.1", "is empty"),

@@ -66,7 +66,20 @@ def sam2() -> tuple[Any, Any, dict[str, Any]]:
     return transformers.Sam2Model, config, STRETCHED
 
 
-KINDS = {"sam": sam, "sam_hq": sam_hq, "sam2": sam2}
+def sam2_video() -> tuple[Any, Any, dict[str, Any]]:
+    """As checkpoints of SAM 2 are published: with what follows objects through a video, which images need not."""
+    parts = sam2()[1].to_dict()
+    memory = {
+        "memory_attention_hidden_size": 16, "memory_attention_num_layers": 1, "memory_attention_feed_forward_hidden_size": 16,
+        "memory_encoder_hidden_size": 16, "memory_encoder_output_channels": 8, "mask_downsampler_embed_dim": 16,
+        "memory_fuser_embed_dim": 16, "memory_fuser_intermediate_dim": 16, "memory_attention_rope_feat_sizes": [4, 4],
+    }  # fmt: skip
+    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    config = transformers.Sam2VideoConfig(**{name: parts[name] for name in names}, **memory, image_size=64)
+    return transformers.Sam2VideoModel, config, STRETCHED
+
+
+KINDS = {"sam": sam, "sam_hq": sam_hq, "sam2": sam2, "sam2_video": sam2_video}
 
 
 def checkpoint(folder: Path, kind: str) -> Path:

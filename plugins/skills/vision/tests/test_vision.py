@@ -301,6 +301,16 @@ def test_bad_images_are_refused_and_the_worker_lives(checkpoint: Checkpoint, pic
     assert all(len(answer.results) == 5 for answer in answers[-2:])
 
 
+def test_an_image_that_would_grow_too_large_is_refused(checkpoint: Checkpoint) -> None:
+    file = io.BytesIO()
+    Image.new("L", (1, 200_000)).save(file, "PNG")
+
+    (error,) = ask(checkpoint("resnet"), [request_of("image-classification", [Media(data=file.getvalue())])])
+
+    assert isinstance(error, InvalidRequest)
+    assert (error.param, "Cut out the part" in error.message) == ("inputs", True)
+
+
 def test_options_are_refused_by_name(checkpoint: Checkpoint, picture: Picture) -> None:
     image = [picture(1)]
     asked = {

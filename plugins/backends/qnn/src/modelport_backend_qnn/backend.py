@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 import psutil
 
 from modelport.contract.backend import LoadContext, Progress, Verdict
@@ -16,10 +17,16 @@ from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Forward, Generate, Module, Program
 from modelport.contract.runner import Runner
 from modelport_backend_qnn import provider
+from modelport_backend_qnn.agreement import Agreement, check
 from modelport_backend_qnn.bare import bare
+from modelport_backend_qnn.calibration import HOW_TO_GET_ONE, digest_of, file_of
+from modelport_backend_qnn.precision import DTYPES, FLOAT, INTEGERS, precision_of
+from modelport_backend_qnn.record import recorder_of
 from modelport_backend_qnn.shapes import buckets, open_axis
 from modelport_convert.cache import ConversionCache
 from modelport_convert.conversion import ChildConverter, Convert
+from modelport_convert.job import Job
+from modelport_torch.dtype import itemsize
 
 __all__ = ["QnnBackend", "provider_options"]
 
@@ -27,7 +34,6 @@ _FORMAT = "1"  # grows when this plugin converts otherwise
 _TOOLS = (_FORMAT, "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn", "torch", "transformers", "modelport-torch")
 _RUNTIME_BYTES = 300 << 20
 _EMULATED = {"soc_model": "60", "htp_arch": "73"}
-_DTYPE = "float16"
 
 
 class QnnBackend:
@@ -59,7 +65,7 @@ class QnnBackend:
             "backend": self.name,
             "memory_total_bytes": int(memory.total),
             "memory_free_bytes": int(memory.available),
-            "dtypes": (_DTYPE,),
+            "dtypes": DTYPES,
         }
         if found:
             return Probe(devices=(Device(name="Qualcomm Hexagon NPU", **common),), versions=versions)
@@ -78,15 +84,18 @@ class QnnBackend:
 
     def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:
         """Judges from the card alone; whether QNN can place every node is known when it has been tried."""
+        runs = dtype if dtype in DTYPES else FLOAT
         if reason := _refusal(program, card, devices, dtype):
-            return Verdict(answer="no", reason=reason, dtype=_DTYPE)
-        memory = _RUNTIME_BYTES + 2 * (card.parameters * 2 or card.weight_bytes)
+            return Verdict(answer="no", reason=reason, dtype=runs)
+        parameters = card.parameters or card.weight_bytes // itemsize(card.dtype)
+        memory = _RUNTIME_BYTES + 2 * parameters * np.dtype(runs).itemsize
         slow = ", emulated by the processor: for tests only" if devices[0].properties.get("emulated") else ""
+        conversion = "quantisation" if runs in INTEGERS else "conversion"
         return Verdict(
             answer="converted",
-            reason=f"QNN runs it on {devices[0].name} in {_DTYPE}{slow}, after a conversion that is made once and kept.",
+            reason=f"QNN runs it on {devices[0].name} in {runs}{slow}, after a {conversion} that is made once and kept.",
             memory_bytes=memory,
-            dtype=_DTYPE,
+            dtype=runs,
         )
 
     def load(self, context: LoadContext, progress: Progress) -> Runner:
@@ -103,11 +112,26 @@ class QnnBackend:
         limits = [n for n in (context.max_length, context.card.limit) if n is not None]
         shapes = buckets(entries, min(limits, default=None), context.options.get("shapes"))
         options = provider_options(context.devices[0], context.options)
-        recipe = {"shapes": shapes, "provider": options}
-        cache = ConversionCache(self.name, context.options, _TOOLS)
+        precision = precision_of(context.dtype, context.options)
         bared = msgspec.structs.replace(context, program=bare(context.program))
-        folder = cache.get(bared, recipe, self._convert, progress)
-        return QnnRunner(context, folder, shapes, options, progress)
+        recipe: dict[str, Any] = {"shapes": shapes, "provider": options}
+        examples, recorder, where = file_of(context.options), None, dict[str, str]()
+        if not precision.is_quantised:
+            recorder = recorder_of(bared.program, context.options)
+        elif examples is None:
+            raise ConfigurationError(f"dtype {context.dtype} needs calibration. {HOW_TO_GET_ONE}", param="calibration")
+        else:
+            recipe |= {"precision": msgspec.to_builtins(precision), "calibration": digest_of(examples)}
+            where = {"examples": str(examples.absolute())}
+
+        def convert(job: Job, progress: Progress) -> None:
+            """What the examples are names a conversion; where they lie does not."""
+            self._convert(msgspec.structs.replace(job, recipe=job.recipe | where), progress)
+
+        folder = ConversionCache(self.name, context.options, _TOOLS).get(bared, recipe, convert, progress)
+        if precision.is_quantised:
+            check(Agreement.read(folder), precision, context.options)
+        return QnnRunner(context, folder, shapes, options, precision, recorder, progress)
 
 
 def provider_options(device: Device, options: Mapping[str, Any]) -> dict[str, str]:
@@ -125,8 +149,11 @@ def _refusal(program: Program, card: ModelCard, devices: Sequence[Device], dtype
     """Why it cannot run at all, as a sentence, or None."""
     if len(devices) != 1:
         return f"qnn runs a model on one device, and {len(devices)} were asked for."
-    if dtype not in ("auto", "fast", _DTYPE):
-        return f"the NPU computes in {_DTYPE}, and {dtype} was asked for; leave dtype at auto to accept that."
+    if dtype not in ("auto", "fast", *DTYPES):
+        return (
+            f"the NPU computes in {FLOAT}, or quantised in {' or '.join(INTEGERS)}, and {dtype} was asked for; leave dtype at"
+            f" auto to accept {FLOAT}."
+        )
     if card.quantization:
         return f"the checkpoint is quantised ({card.quantization}), and QNN converts original weights only."
     for name, entry in program.entries.items():

@@ -16,7 +16,11 @@ from modelport.contract.generate import Engine
 from modelport.contract.program import Forward
 from modelport.contract.runner import Limits
 from modelport_backend_qnn import provider
-from modelport_backend_qnn.bias import MASK, bias_of
+from modelport_backend_qnn.agreement import Agreement
+from modelport_backend_qnn.bias import FLOAT_HIDDEN, QUANTISED_HIDDEN
+from modelport_backend_qnn.feed import fed
+from modelport_backend_qnn.precision import Precision
+from modelport_backend_qnn.record import Recorder
 from modelport_backend_qnn.shapes import sized
 from modelport_convert.array import HostArray
 
@@ -31,6 +35,8 @@ class QnnRunner:
         folder: The converted entries.
         shapes: (items, length) that they were compiled for.
         options: The provider's.
+        precision: What it was compiled to compute in.
+        recorder: Told of every batch that was answered.
         progress: Told of the opening.
 
     Raises:
@@ -43,8 +49,12 @@ class QnnRunner:
         folder: Path,
         shapes: Sequence[tuple[int, int]],
         options: Mapping[str, str],
+        precision: Precision,
+        recorder: Recorder | None,
         progress: Progress,
     ) -> None:
+        self._hidden = QUANTISED_HIDDEN if precision.is_quantised else FLOAT_HIDDEN
+        self._recorder = recorder
         self._entries = {name: entry for name, entry in context.program.entries.items() if isinstance(entry, Forward)}
         self._vocabulary = context.card.config.get("vocab_size")
         self._sessions: dict[tuple[str, tuple[int, ...]], Any] = {}
@@ -64,12 +74,21 @@ class QnnRunner:
             max_length=max(length for _, length in shapes),
         )
         self._facts = {
-            "dtype": "float16",
+            "dtype": precision.activations,
+            "weights": precision.weights,
             "converter": "torch.onnx",
             "converted": str(folder),
             "shapes": ", ".join(f"{rows} × {length}" for rows, length in shapes),
             "provider": ", ".join(f"{name}={value}" for name, value in options.items()) or "its defaults",
         }
+        if precision.is_quantised:
+            self._facts["agreement"] = str(Agreement.read(folder))
+        if recorder is not None:
+            self._facts["recording"] = (
+                f"done: {recorder.path} is there; remove it to record anew"
+                if recorder.is_done
+                else f"the inputs of the first {recorder.count} items, to {recorder.path}"
+            )
         progress("loaded", 1.0)
 
     @property
@@ -105,12 +124,14 @@ class QnnRunner:
             raise ValueError(f"entry {name!r} was not compiled for inputs of {size}")
         session = self._sessions[name, size]
         self._check_ids(batch.get("input_ids"))
-        feed = {port.name: _fed(port, batch[port.name]) for port in session.get_inputs()}
+        feed = fed(session.get_inputs(), batch, self._hidden)
         names = [port.name for port in session.get_outputs()]
         try:
             raw = dict(zip(names, session.run(names, feed), strict=True))
         except Exception as error:
             raise DeviceFailed(f"the NPU failed: {' '.join(str(error).split())[:400]}") from error
+        if self._recorder is not None:
+            self._recorder.take(name, batch)
         outputs: dict[str, Array] = {}
         for output in entry.outputs:
             value = raw[output.source or output.name]
@@ -123,9 +144,3 @@ class QnnRunner:
             return
         if int(ids.min()) < 0 or int(ids.max()) >= self._vocabulary:
             raise InvalidRequest(f"the input has a token that is none of 0 to {self._vocabulary - 1}, which the model knows.")
-
-
-def _fed(port: Any, array: np.ndarray) -> np.ndarray:
-    if port.name == MASK:
-        return np.ascontiguousarray(bias_of(array))
-    return np.ascontiguousarray(array, np.int32 if "int32" in port.type else np.float32)

@@ -38,7 +38,12 @@ MOST_IMAGES = 32
 """Most images of a request; `options.max_images` sets another number."""
 
 _DESCRIBE = "Describe this image."
-_ASK_TO_DESCRIBE = {"paligemma": "caption en", "kosmos-2": "<grounding>An image of", "florence2": "<CAPTION>"}
+_ASK_TO_DESCRIBE = {
+    "instructblip": "Write a short description of the image.",
+    "paligemma": "caption en",
+    "kosmos-2": "<grounding>An image of",
+    "florence2": "<CAPTION>",
+}
 _ASK = {
     "blip-2": "Question: {} Answer:",
     "kosmos-2": "<grounding>Question: {} Answer:",

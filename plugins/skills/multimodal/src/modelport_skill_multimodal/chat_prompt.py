@@ -66,8 +66,9 @@ class ImagePrompter(Prompter):
         self._most_images = most_images
         self._most_pixels = most_pixels
         self._lock = threading.Lock()  # transformers' tokenizers are set up anew for each call
-        named = (getattr(processor, name, None) for name in ("boi_token", "image_token"))
-        self._mark = next((str(mark) for mark in named if mark is not None), "")
+        # Templates write one or the other for an image.
+        named = (getattr(processor, name, None) for name in ("image_token", "boi_token"))
+        self._marks = tuple(str(mark) for mark in named if mark is not None)
 
     def __call__(self, request: GenerationRequest) -> Prompt:
         """The prompt of a request.
@@ -153,9 +154,10 @@ class ImagePrompter(Prompter):
             if not self.converses:
                 raise InvalidRequest(f"The model {self._model!r} writes about images; send one.", param="messages")
             return self._tokenizer.encode(text, special=special).ids, {}
-        if self.converses and self._mark and (places := text.count(self._mark)) != len(media):
+        places = [text.count(mark) for mark in self._marks]
+        if self.converses and any(places) and len(media) not in places:
             raise InvalidRequest(
-                f"The model's chat template has places for {places} images in this conversation, and it holds {len(media)}. "
+                f"The model's chat template has places for {max(places)} images in this conversation, and it holds {len(media)}. "
                 "Send images in turns of the user.",
                 param="messages",
             )
@@ -163,7 +165,10 @@ class ImagePrompter(Prompter):
         inputs = {name: value for name, value in made.items() if name not in _UNWANTED}
         ids = [int(token) for token in inputs.pop("input_ids", np.zeros((1, 0)))[0]]
         if ids and self._mark_id is not None and self._mark_id not in ids:
-            raise InvalidRequest("The model's processor has no place for an image beside this text.", param="messages")
+            raise InvalidRequest(
+                "The model's chat template has no place for an image in this conversation. Send images in turns of the user.",
+                param="messages",
+            )
         return ids, inputs
 
     def _alone(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:
@@ -185,7 +190,7 @@ class ImagePrompter(Prompter):
         if self.converses:
             given |= {} if special else {"add_special_tokens": False}
         elif kind == "PaliGemmaProcessor":  # it adds marks itself, with a warning each time
-            given["text"] = [self._mark * len(media) + text]
+            given["text"] = [self._processor.image_token * len(media) + text]
         elif len(media) > 1:
             raise InvalidRequest(f"The model {self._model!r} takes one image at a time.", param="messages")
         elif kind == "GitProcessor" and text:  # it goes on after the text, not after a token that ends it
@@ -207,10 +212,10 @@ class ImagePrompter(Prompter):
     def _refuse_mark(self, content: Any, param: str) -> None:
         """A text that holds the mark of an image would shift images to where none is."""
         texts = [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
-        if self._mark and any(self._mark in text for text in texts):
+        held = next((mark for mark in self._marks if any(mark in text for text in texts)), None)
+        if held is not None:
             raise InvalidRequest(
-                f"A text holds {self._mark!r}, which stands for an image to this model. Send the image as a part, or leave the "
-                "mark out.",
+                f"A text holds {held!r}, which stands for an image to this model. Leave it out; an image is a part of its own.",
                 param=param,
             )
 

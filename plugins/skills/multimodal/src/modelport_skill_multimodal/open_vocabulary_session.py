@@ -8,14 +8,18 @@ from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+from scipy.special import expit  # type: ignore[import-untyped,unused-ignore]
 
 from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.multimodal import ZeroShotDetectionRequest
 from modelport.tasks.vision import Box, DetectedObject, DetectionResult
+from modelport_hf.media import MOST_PIXELS
 from modelport_hf.pictures import Pictures, shapes
 from modelport_skill_multimodal.texts import Texts, nested_config
 
 __all__ = ["GroundingSession", "OwlSession"]
+
+_MOST_SIDE = int(MOST_PIXELS**0.5)
 
 
 class OwlSession(Session):
@@ -24,6 +28,7 @@ class OwlSession(Session):
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
+        self._is_squared = context.card.model_type == "owlv2"
         self.pictures = Pictures(context, ["pixel_values"])
         self.texts = Texts(context, nested_config(context, "text_config"))
         self.pads = self.texts.pads
@@ -37,6 +42,12 @@ class OwlSession(Session):
     def _prepared(self, request: ZeroShotDetectionRequest) -> tuple[Image.Image, list[Item], dict[str, Array]]:
         items = [self.texts.item(label, f"candidate_labels.{i}") for i, label in enumerate(request.candidate_labels)]
         image = self.pictures.decode(request.inputs, "inputs")
+        if self._is_squared and max(image.size) > _MOST_SIDE:
+            raise InvalidRequest(
+                f"inputs has {image.width} × {image.height} pixels, and this model pads images to squares, of at most"
+                f" {_MOST_SIDE} × {_MOST_SIDE}. Make the image smaller.",
+                param="inputs",
+            )
         return image, items, self.pictures.arrays(image, "inputs")
 
     def _asked(self, arrays: dict[str, Array], labels: list[Item], read: list[dict[str, Array]]) -> Item:
@@ -111,7 +122,7 @@ class GroundingSession(Session):
     ) -> DetectionResult:
         """A box's score is its likeness to whichever token; its label is the one that has the likest token."""
         logits, boxes = (to_numpy(output[name]).astype(np.float32) for name in ("logits", "pred_boxes"))
-        likeness = 1 / (1 + np.exp(-logits))
+        likeness = expit(logits)
         scores = likeness.max(axis=-1)
         kept = scores > request.threshold
         of_labels = np.stack(

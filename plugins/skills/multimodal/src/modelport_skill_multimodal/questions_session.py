@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit  # type: ignore[import-untyped,unused-ignore]
 
 from modelport.contract import Array, Item, Session, SessionContext, to_numpy
 from modelport.tasks.multimodal import VisualAnswer, VisualAnswersResult, VisualQuestionRequest
@@ -32,7 +33,7 @@ class QuestionsSession(Session):
 
     def postprocess(self, request: VisualQuestionRequest, outputs: list[dict[str, Array]]) -> VisualAnswersResult:
         logits = to_numpy(outputs[0]["logits"]).astype(np.float64)
-        scores = 1 / (1 + np.exp(-logits))  # several answers may be right
+        scores = expit(logits)  # several answers may be right
         order = np.argsort(-logits, kind="stable")[: request.top_k]
         return VisualAnswersResult(results=[VisualAnswer(self._label(i), float(scores[i])) for i in order])
 

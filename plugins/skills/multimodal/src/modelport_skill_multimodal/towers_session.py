@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax  # type: ignore[import-untyped,unused-ignore]
 
 from modelport.contract import Array, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.multimodal import ZeroShotImageRequest
@@ -61,11 +62,7 @@ class TowersSession(Session):
         if alike.ndim == 2:  # several vectors of one image, of which the likest counts
             alike = alike.max(axis=0)
         logits = alike.astype(np.float64) * self.scale + self.bias
-        if self.kind.scores == "sigmoid":
-            scores = 1 / (1 + np.exp(-logits))
-        else:
-            scores = np.exp(logits - logits.max())
-            scores /= scores.sum()
+        scores = (expit if self.kind.scores == "sigmoid" else softmax)(logits)
         order = np.argsort(-logits, kind="stable")
         return LabelsResult(results=[LabelScore(request.candidate_labels[i], float(scores[i])) for i in order])
 

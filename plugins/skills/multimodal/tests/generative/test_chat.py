@@ -19,6 +19,10 @@ from modelport.contract import InvalidRequest, Media
 from modelport.tasks.multimodal import ImageToTextRequest, VisualQuestionRequest
 from modelport.tasks.text import GenerationRequest, Message
 from modelport.tasks.text2text import GenerateParameters
+from modelport_hf.chat import load_chat_templates
+from modelport_hf.processor import load_processor
+from modelport_hf.tokenizer import load_tokenizer
+from modelport_skill_multimodal.chat_prompt import ImagePrompter
 
 from .conftest import Server, ask, draw, picture
 
@@ -221,14 +225,30 @@ def test_what_cannot_be_taken_is_refused_and_the_worker_lives(checkpoint: Callab
     assert tiny.choices[0].finish_reason == last.choices[0].finish_reason == "length"
 
 
-def test_a_template_that_has_no_place_for_an_image_is_told_apart(checkpoint: Callable[[str], Any], tmp_path: Path) -> None:
-    folder = tmp_path / "deaf"
+def test_templates_write_either_mark_of_an_image(checkpoint: Callable[[str], Any]) -> None:
+    """Gemma 3 writes the mark before an image, Gemma 3n and 4 the image's own, and their processors know both."""
+    folder = checkpoint("llava").folder
+    processor = load_processor(folder)
+    processor.boi_token = "<|im_end|>"
+    tokenizer = load_tokenizer(folder)
+    templates = load_chat_templates(folder, tokenizer.special, of_processor=True)
+    prompter = ImagePrompter(
+        "m", tokenizer, templates, None, None, processor=processor, mark_id=None, most_images=3, most_pixels=10_000
+    )
+    assert "pixel_values" in prompter(question("what", draw(0), draw(1))).inputs
+
+
+@pytest.mark.parametrize(("mark", "why"), [("", "has no place for an image"), ("<image><image>", "has places for 2 images")])
+def test_a_template_with_other_places_than_images_is_told_apart(
+    mark: str, why: str, checkpoint: Callable[[str], Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
     shutil.copytree(checkpoint("llava").folder, folder)
     template = (folder / "chat_template.jinja").read_text()
-    (folder / "chat_template.jinja").write_text(template.replace("<image>", ""))
+    (folder / "chat_template.jinja").write_text(template.replace("<image>", mark))
     (error,) = ask_all(folder, "image-text-to-text", [question("what", draw(0))])
     assert isinstance(error, InvalidRequest)
-    assert "has places for 0 images in this conversation, and it holds 1" in str(error)
+    assert why in str(error)
 
 
 def test_images_beyond_the_engines_reach_name_the_parameter(checkpoint: Callable[[str], Any]) -> None:

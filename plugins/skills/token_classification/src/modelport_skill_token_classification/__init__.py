@@ -40,6 +40,7 @@ class TokenClassification(Skill):
 
     name = "token_classification"
     tasks = (TOKEN_CLASSIFICATION, FILL_MASK, QUESTION_ANSWERING, TABLE_QUESTION_ANSWERING)
+    untokenized = ("table-question-answering",)
     heads = {head: (task,) for head, task in _TASKS.items()}
     default_checkpoints = {
         "bert": "google-bert/bert-base-uncased",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,19 +54,25 @@ class TableSession(Session):
         self._counts_padding = bool(card.config.get("allow_empty_column_selection", False))
 
     def handle(self, request: TableQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        """One after another where a question may refer to the answer before it; the default else."""
-        return self._in_turn(request, run) if request.sequential else super().handle(request, run)
+        """All questions at once, or one after another where each may refer to the answer before it."""
+        return self._handle(request, run)
 
-    async def _in_turn(self, request: TableQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        answers: list[TableAnswer] = []
-        selected: Cells | None = None
-        for item in await run.cpu(self.preprocess, request):
-            if selected is not None:
-                item = msgspec.structs.replace(item, arrays=_with_answer(item.arrays, selected))
-            output = await run.forward("main", item)
-            selected = _cells(item.arrays, output)
-            answers.append(self._answer(request, selected, output))
-        yield TableAnswersResult(results=answers)
+    async def _handle(self, request: TableQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
+        items = await run.cpu(self.preprocess, request)
+        if request.sequential:
+            outputs = await self._in_turn(items, run)
+        else:
+            outputs = await asyncio.gather(*(run.forward("main", item) for item in items))
+        yield await run.cpu(self.finish, request, items, outputs)
+
+    async def _in_turn(self, items: list[Item], run: Run) -> list[dict[str, Array]]:
+        outputs: list[dict[str, Array]] = []
+        for index, item in enumerate(items):
+            if index:
+                before = await run.cpu(_cells, items[index - 1].arrays, outputs[-1])
+                item = msgspec.structs.replace(item, arrays=_with_answer(item.arrays, before))
+            outputs.append(await run.forward("main", item))
+        return outputs
 
     def preprocess(self, request: TableQuestionRequest) -> list[Item]:
         table = self._frame(request)
@@ -78,8 +85,10 @@ class TableSession(Session):
             items.append(self._item(self._encode(table, query, param, truncated=request.truncation)))
         return items
 
-    def postprocess(self, request: TableQuestionRequest, outputs: list[dict[str, Array]]) -> TableAnswersResult:
-        items = self.preprocess(request)
+    def finish(
+        self, request: TableQuestionRequest, items: list[Item], outputs: Sequence[Mapping[str, Array]]
+    ) -> TableAnswersResult:
+        """The answers of a request from its items and their outputs."""
         pairs = zip(items, outputs, strict=True)
         return TableAnswersResult(results=[self._answer(request, _cells(item.arrays, output), output) for item, output in pairs])
 

@@ -61,7 +61,8 @@ def sifted(
             inner, outer = int((large > threshold + offset).sum()), int((large > threshold - offset).sum())
             if not outer or not inner / outer > least_stability:
                 continue
-        found.append(Candidate(small, float(score), box_of(large > threshold)))
+        # A copy: a view would keep the masks of all points of its batch.
+        found.append(Candidate(small.copy(), float(score), box_of(large > threshold)))
     return found
 
 

@@ -13,6 +13,7 @@ from modelport.tasks.vision import MOST_FRAMES
 from modelport_hf.folder import label_names
 from modelport_hf.image_processor import load_image_processor
 from modelport_hf.media import decode_image
+from modelport_hf.pictures import refuse_long
 from modelport_hf.video import decode_video
 from modelport_skill_vision import results
 from modelport_skill_vision.limits import most_pixels
@@ -22,6 +23,7 @@ __all__ = ["VisionSession"]
 _USUAL_FRAMES = 16
 """What a model of videos takes whose config.json does not say."""
 
+_IMAGES_OF_A_VIDEO = 4
 _PATCH = 256
 """Pixels that cost as much as a token: 16 × 16, a patch of most transformers."""
 
@@ -59,6 +61,7 @@ class VisionSession(Session):
         self.answer.check(request)
         image = self._image(request.inputs)
         first = image[0] if isinstance(image, list) else image
+        refuse_long(first, self.processor, self._most_pixels, "inputs")
         arrays = self._pixels(image)
         shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
         cost = max(1, int(np.prod(arrays["pixel_values"].shape)) // arrays["pixel_values"].shape[-3] // _PATCH)
@@ -69,18 +72,16 @@ class VisionSession(Session):
         """The result of a request from the outputs of its item."""
         return self.answer(request, {name: to_numpy(array) for name, array in output.items()}, size)
 
-    def _decode(self, media: Any, param: str) -> Image.Image:
-        return decode_image(media, param, self._most_pixels)
-
     def _image(self, inputs: Any) -> Any:
         """The image, or the frames of a video that the model takes."""
         if "frames" not in self._specs[0].axes:
-            return self._decode(inputs, "inputs")
-        wanted = self.context.card.config.get("num_frames")
-        wanted = wanted if isinstance(wanted, int) and wanted > 0 else _USUAL_FRAMES
-        if not isinstance(inputs, list):
-            return decode_video(inputs, "inputs", frames=wanted, most_pixels=self._most_pixels)
-        return self._frames(inputs, wanted)
+            return decode_image(inputs, "inputs", self._most_pixels)
+        said = self.context.card.config.get("num_frames")
+        wanted = said if isinstance(said, int) and said > 0 else None
+        if isinstance(inputs, list):
+            return self._frames(inputs, wanted or max(len(inputs), 1))
+        frames = wanted or _USUAL_FRAMES
+        return decode_video(inputs, "inputs", frames=frames, most_pixels=self._most_pixels_of_a_frame(frames))
 
     def _frames(self, medias: list[Any], wanted: int) -> list[Image.Image]:
         if len(medias) > MOST_FRAMES:
@@ -92,10 +93,15 @@ class VisionSession(Session):
                 f"inputs has {len(medias)} frames, and this model takes {wanted}. Send at least so many.", param="inputs"
             )
         chosen = np.linspace(0, len(medias) - 1, wanted).round().astype(int)
-        frames = [self._decode(medias[index], f"inputs.{index}") for index in chosen]
+        most = self._most_pixels_of_a_frame(wanted)
+        frames = [decode_image(medias[index], f"inputs.{index}", most) for index in chosen]
         if len({frame.size for frame in frames}) > 1:
             raise InvalidRequest("The frames have different sizes; send frames of one video.", param="inputs")
         return frames
+
+    def _most_pixels_of_a_frame(self, frames: int) -> int:
+        """Together the frames of a video may be four times as large as an image: sixteen of 4K, and no sixteen photographs."""
+        return max(1, min(self._most_pixels, _IMAGES_OF_A_VIDEO * self._most_pixels // frames))
 
     def _pixels(self, image: Any) -> dict[str, Array]:
         try:

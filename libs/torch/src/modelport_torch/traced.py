@@ -15,7 +15,8 @@ from modelport_torch.load import load_model, load_module
 __all__ = ["Traced", "examples", "load", "traced"]
 
 _HOST = torch.device("cpu")
-_SIZES = {"batch": 3, "sequence": 7}
+_SIZES = {"batch": 3, "sequence": 7, "height": 96, "width": 160}
+_SIZES_AGAIN = {"batch": 2, "sequence": 12, "height": 160, "width": 128}
 _OTHER = (5, 11, 13, 17)
 
 
@@ -53,9 +54,12 @@ def traced(model: Any, call: ForwardEntry, inputs: Sequence[str]) -> Traced:
     return Traced(model, call, inputs).eval()
 
 
-def examples(entry: Forward | Module, config: dict[str, Any]) -> list[torch.Tensor]:
-    """An input of each spec. Axes of one name are equally long, and no two names are, so that nothing is taken for constant."""
-    sizes = dict(_SIZES)
+def examples(entry: Forward | Module, config: dict[str, Any], *, again: bool = False) -> list[torch.Tensor]:
+    """An input of each spec. Axes of one name are equally long, and no two names are, so that nothing is taken for constant.
+
+    `again`: others, of other sizes and partly masked, to see whether a graph that was made with the first holds for them.
+    """
+    sizes = dict(_SIZES_AGAIN if again else _SIZES)
     size = int(config.get("vocab_size") or 16)
     made = []
     for spec in entry.inputs:
@@ -70,6 +74,8 @@ def examples(entry: Forward | Module, config: dict[str, Any]) -> list[torch.Tens
             made.append(torch.randn(shape, dtype=dtype))
         elif "mask" in spec.name:
             made.append(torch.ones(shape, dtype=dtype))
+            if again and len(shape) > 1:
+                made[-1][0, shape[1] // 2 :] = 0  # padding, as that of the shorter of two texts, or the lower of two images
         else:
             high = min(size, 16) if spec.name == "input_ids" else 1
             made.append(torch.randint(0, max(high, 1), shape).to(dtype))

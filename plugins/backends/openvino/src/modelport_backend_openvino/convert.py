@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 _BITS = {"int8": 8, "int4": 4}
+_ALIKE = 0.999
+"""The least cosine of what a converted model gives and what it should."""
 
 
 def convert(job: Job, tell: Tell) -> None:
@@ -100,6 +102,7 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
         module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
         exported = torch.export.export(module, tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
         made: ov.Model = ov.convert_model(exported)
+        _compare(made, module, examples(entry, job.config, again=True))
     for port, spec in zip(made.inputs, entry.inputs, strict=True):
         port.get_tensor().set_names({spec.name})
     for port, output in zip(made.outputs, module.names, strict=True):
@@ -107,6 +110,36 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+
+
+def _compare(made: ov.Model, module: Any, inputs: list[Any]) -> None:
+    """Asks the graph and the model about the same inputs, of other sizes than those that it was made with.
+
+    Raises:
+        ValueError: if they do not agree: something that depends on the size was taken for constant.
+    """
+    import numpy as np
+    import openvino as ov
+
+    compiled = ov.compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    try:
+        found = list(compiled([each.numpy() for each in inputs]).values())
+    except RuntimeError as error:
+        raise ValueError(f"the converted model takes inputs of one size only ({str(error).strip().splitlines()[-1]})") from error
+    for output, got, wanted in zip(module.names, found, module(*inputs), strict=True):
+        if tuple(got.shape) != tuple(wanted.shape) or (likeness := _cosine(np.asarray(got), wanted.numpy())) < _ALIKE:
+            how = "has another shape" if tuple(got.shape) != tuple(wanted.shape) else f"cosine {likeness:.4f}"
+            raise ValueError(f"the converted model answers otherwise than the original at other sizes (output {output!r}: {how})")
+
+
+def _cosine(one: Any, other: Any) -> float:
+    """Of two arrays, where both are finite; 1 if both are zero there."""
+    import numpy as np
+
+    held = np.isfinite(one) & np.isfinite(other)
+    a, b = one[held].astype(np.float64), other[held].astype(np.float64)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms else float(not a.any() and not b.any())
 
 
 def _save(model: ov.Model, folder: Path, *, halves: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class Footprint:
         self.processes = len(children)
         self.descriptors, self.threads = main.num_fds(), main.num_threads()
         self.memfds = sum(file.path.startswith("/memfd:") for file in main.open_files())
-        self.files = len(list(Path(tempfile.gettempdir()).glob("modelport*")))
+        self.files = len(list(Path(main.environ()["TMPDIR"]).glob("modelport*")))
         self.resident_bytes = sum(p.memory_info().rss for p in (main, *children))
 
     def assert_no_more_than(self, start: Footprint, slack_bytes: int) -> None:
@@ -77,7 +76,7 @@ def cycle(server: Server, request: dict, cycles: int, warm: int, slack_bytes: in
 
 
 def test_a_hundred_and_ninety_loads_through_real_processes_leave_nothing_behind(tmp_path, serve):
-    env = install(tmp_path / "site", "backends", "fake-numpy", BACKEND)
+    env = install(tmp_path / "site", "backends", "fake-numpy", BACKEND) | {"TMPDIR": str(tmp_path)}
     install(tmp_path / "site", "skills", "fake-pairs", SKILL)
     models = ""
     for seed, name in enumerate(("first", "second")):
@@ -89,7 +88,7 @@ def test_a_hundred_and_ninety_loads_through_real_processes_leave_nothing_behind(
 
 
 @pytest.mark.real
-def test_torch_models_that_take_turns_leave_nothing_behind(demo, serve):
+def test_torch_models_that_take_turns_leave_nothing_behind(demo, serve, tmp_path):
     models = "".join(f'[models.{name}]\nsource = "{EMBED}"\n' for name in ("first", "second"))
-    server = serve(f"spare = 0\n[memory]\nbudget_bytes = {{ cpu = 600000000 }}\n{models}")
+    server = serve(f"spare = 0\n[memory]\nbudget_bytes = {{ cpu = 600000000 }}\n{models}", env={"TMPDIR": str(tmp_path)})
     cycle(server, {"inputs": "hello"}, cycles=5, warm=1, slack_bytes=80_000_000)

@@ -52,7 +52,8 @@ def settings(pair: Any) -> dict[str, Any]:
 def equip(pair: Any, model: Any, folder: Path) -> Any:
     told = recipe(pair)
     is_plain = told.get("plain", False)
-    write_tokenizer(folder, encloses=is_plain, marks=told["marks"], names=told.get("names", {}))
+    encloses = told.get("encloses", is_plain)
+    write_tokenizer(folder, encloses=encloses, marks=told["marks"], names=told.get("names", {}))
     tokenizer = read_tokenizer(folder)
     eyes_class = processor_class(told["eyes"])
     eyes = eyes_class(**processor_options(eyes_class, side_of(model.config)) | told.get("eyes_options", {}))
@@ -60,8 +61,12 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
     parts = {"image_processor": eyes, "tokenizer": tokenizer}
     if "video_processor" in made.get_attributes():
         parts["video_processor"] = None
-    template = {} if is_plain else {"chat_template": TEMPLATE.replace("IMAGE", told["shows"])}
-    processor = made(**parts, **template, **told.get("options", {}))
+    if "qformer_tokenizer" in made.get_attributes():
+        parts["qformer_tokenizer"] = read_tokenizer(folder)
+    if "hears" in told:
+        parts["feature_extractor"] = _class_of(told["hears"])()
+    processor = made(**parts, **told.get("options", {}))
+    processor.chat_template = None if is_plain else TEMPLATE.replace("IMAGE", told["shows"])
     processor.begins, processor.drops = told.get("begins", ""), told.get("drops", 0)
     if getattr(processor, "video_processor", processor) is not None:
         processor.save_pretrained(folder)
@@ -70,38 +75,34 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
         tokenizer.save_pretrained(folder)
         own = {**told.get("options", {}), "processor_class": told["processor"]}
         (folder / "processor_config.json").write_text(json.dumps(own))
-        (folder / "chat_template.jinja").write_text(template["chat_template"])
+        (folder / "chat_template.jinja").write_text(processor.chat_template)
     return processor
 
 
 def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [{"type": "image_url", "image_url": media(image)}, {"type": "text", "text": question}],
-                }
-            ],
-            "max_new_tokens": NEW,
-            "do_sample": False,
-        }
-        for image, question in zip(pictures(), QUESTIONS, strict=True)
-    ]
+    is_asked = not recipe(pair).get("mute", False)
+    made = []
+    for image, question in zip(pictures(), QUESTIONS, strict=True):
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": media(image)}]
+        if is_asked:
+            content.append({"type": "text", "text": question})
+        made.append({"messages": [{"role": "user", "content": content}], "max_new_tokens": NEW, "do_sample": False})
+    return made
 
 
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
-    (shown, asked) = request["messages"][0]["content"]
+    shown, *asked = request["messages"][0]["content"]
     image = opened(shown["image_url"])
     if getattr(tools, "chat_template", None):
-        turns = [{"role": "user", "content": [{"type": "image"}, asked]}]
+        turns = [{"role": "user", "content": [{"type": "image"}, *asked]}]
         text = tools.tokenizer.apply_chat_template(
             turns, chat_template=tools.chat_template, tokenize=False, add_generation_prompt=True
         )
         inputs = tools(text=[text], images=[[image]], return_tensors="pt")
     else:
         options = {"add_special_tokens": False} if tools.begins else {}
-        inputs = tools(text=tools.begins + asked["text"], images=image, return_tensors="pt", **options)
+        text = {"text": tools.begins + part["text"] for part in asked}
+        inputs = tools(images=image, return_tensors="pt", **text, **options)
         inputs = {name: value for name, value in inputs.items() if name not in ("labels", "decoder_attention_mask")}
     made = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     prompt = inputs.get("decoder_input_ids" if model.config.is_encoder_decoder else "input_ids")

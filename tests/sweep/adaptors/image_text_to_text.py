@@ -57,6 +57,7 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
     tokenizer = read_tokenizer(folder)
     eyes_class = processor_class(told["eyes"])
     eyes = eyes_class(**processor_options(eyes_class, side_of(model.config)) | told.get("eyes_options", {}))
+    eyes = eyes_class.from_dict(eyes.to_dict())  # some take other defaults than they write
     made = _without_videos(_class_of(told["processor"]))
     parts = {"image_processor": eyes, "tokenizer": tokenizer}
     if "video_processor" in made.get_attributes():

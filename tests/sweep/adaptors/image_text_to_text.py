@@ -116,17 +116,18 @@ def answered(result: Any, request: dict[str, Any], index: int) -> Any:
 
 
 def _class_of(name: str) -> Any:
-    """A processor's class. Pixtral's imports a function from a module that needs torchvision, which the one on Pillow has too."""
+    """A processor's class. Two import a function from a module that needs torchvision, which the one on Pillow has too."""
     import transformers
 
-    if name != "PixtralProcessor":
+    if name not in ("PixtralProcessor", "FuyuProcessor"):
         return getattr(transformers, name)
-    module = "transformers.models.pixtral"
-    sys.modules[f"{module}.image_processing_pixtral"] = importlib.import_module(f"{module}.image_processing_pil_pixtral")
+    kind = name.removesuffix("Processor").lower()
+    module = f"transformers.models.{kind}"
+    sys.modules[f"{module}.image_processing_{kind}"] = importlib.import_module(f"{module}.image_processing_pil_{kind}")
     try:
-        return importlib.import_module(f"{module}.processing_pixtral").PixtralProcessor
+        return getattr(importlib.import_module(f"{module}.processing_{kind}"), name)
     finally:
-        del sys.modules[f"{module}.image_processing_pixtral"]
+        del sys.modules[f"{module}.image_processing_{kind}"]
 
 
 def _without_videos(kind: Any) -> Any:

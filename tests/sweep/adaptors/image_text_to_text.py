@@ -52,8 +52,7 @@ def settings(pair: Any) -> dict[str, Any]:
 def equip(pair: Any, model: Any, folder: Path) -> Any:
     told = recipe(pair)
     is_plain = told.get("plain", False)
-    encloses = told.get("encloses", is_plain)
-    write_tokenizer(folder, encloses=encloses, marks=told["marks"], names=told.get("names", {}))
+    write_tokenizer(folder, encloses=told.get("encloses", is_plain), marks=told["marks"], names=told.get("names", {}))
     tokenizer = read_tokenizer(folder)
     eyes_class = processor_class(told["eyes"])
     eyes = eyes_class(**processor_options(eyes_class, side_of(model.config)) | told.get("eyes_options", {}))
@@ -101,9 +100,9 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
         )
         inputs = tools(text=[text], images=[[image]], return_tensors="pt")
     else:
-        options = {"add_special_tokens": False} if tools.begins else {}
-        text = {"text": tools.begins + part["text"] for part in asked}
-        inputs = tools(images=image, return_tensors="pt", **text, **options)
+        options: dict[str, Any] = {"add_special_tokens": False} if tools.begins else {}
+        options |= {"text": tools.begins + asked[0]["text"]} if asked else {}
+        inputs = tools(images=image, return_tensors="pt", **options)
         inputs = {name: value for name, value in inputs.items() if name not in ("labels", "decoder_attention_mask")}
     made = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     prompt = inputs.get("decoder_input_ids" if model.config.is_encoder_decoder else "input_ids")

@@ -29,11 +29,13 @@ def recipe(pair: Any) -> dict[str, Any]:
     """What seeing.toml says of a type, over what it says of the type that it is like.
 
     Raises:
-        CannotBuild: if it says nothing.
+        CannotBuild: if it says nothing, or why it cannot be asked.
     """
     own = RECIPES.get(pair.model_type)
     if own is None:
         raise CannotBuild(f"the sweep has no processor for {pair.model_type} yet")
+    if "cannot" in own:
+        raise CannotBuild(own["cannot"])
     return (recipe_of(own["like"]) if "like" in own else {}) | own
 
 

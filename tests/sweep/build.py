@@ -54,7 +54,7 @@ def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:
     if kind is None:
         raise CannotBuild(f"transformers has no {wanted} here")
     try:
-        config = tiny_config(pair.model_type, changes_of(pair, more))
+        config = tiny_config(note_of(pair, "_type") or pair.model_type, changes_of(pair, more))
         expected = getattr(kind, "config_class", None)
         if expected is not None and not isinstance(config, expected):
             config = _inner(config, expected, more)

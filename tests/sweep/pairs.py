@@ -51,6 +51,8 @@ def all_pairs() -> list[Pair]:
             for model_type, classes in sorted(_mapping(modeling_auto, name).items()):
                 if (only and model_type not in only) or model_type in told.get("except", ()):
                     continue
+                if "types" in told and model_type not in told["types"]:
+                    continue
                 names = (classes,) if isinstance(classes, str) else tuple(classes)
                 pair = Pair(model_type, head, names)
                 found.setdefault(pair.name, pair)

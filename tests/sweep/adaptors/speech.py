@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from build import CannotBuild
+from seamless import LETTERS, write_generation, write_seamless
 from text import read_tokenizer, write_tokenizer
 
 SETTINGS: dict[str, Any] = {}
 TEXTS = ("good", "this is a bad day", "you have a cat and they had two dogs")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GREEDY = {"do_sample": False}
 SEED = 5
 SILENCE = 1e-3
@@ -154,7 +154,7 @@ def _bark(model: Any, folder: Path) -> tuple[Speak, dict[str, Any]]:
         "max_coarse_input_length": 16, "max_coarse_history": 24, "sliding_window_len": 10,
     }  # fmt: skip
     fine = {"max_fine_history_length": 16, "max_fine_input_length": 32, "n_fine_codebooks": 4, "temperature": 0.5}
-    _generates(
+    write_generation(
         model, folder, semantic_config=semantic, coarse_acoustics_config=coarse, fine_acoustics_config=fine, sample_rate=16_000,
         codebook_size=32,
     )  # fmt: skip
@@ -199,33 +199,12 @@ def _musicgen(model: Any, folder: Path) -> tuple[Speak, dict[str, Any]]:
 
 
 def _seamless(model: Any, folder: Path) -> tuple[Speak, dict[str, Any]]:
-    from transformers import SeamlessM4TTokenizer
-
-    marks = {"deu": 32, "eng": 33, "fra": 34}
-    names = ["<pad>", "<unk>", "<s>", "</s>", "▁", *LETTERS]
-    own = {
-        "text_decoder_lang_to_code_id": marks, "t2u_lang_code_to_id": {"deu": 36, "eng": 37, "fra": 38},
-        "vocoder_lang_code_to_id": {"deu": 0, "eng": 1, "fra": 2}, "id_to_text": {str(at): each for at, each in enumerate(names)},
-        "char_to_id": {name: at for at, name in enumerate(names)}, "max_new_tokens": 12, "pad_token_id": 0, "bos_token_id": 2,
-        "eos_token_id": 3, "decoder_start_token_id": 3,
-    }  # fmt: skip
-    _generates(model, folder, **own)
-    vocabulary = {name: at for at, name in enumerate(names)} | {f"__{name}__": at for name, at in marks.items()}
-    tokenizer = SeamlessM4TTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=[f"__{name}__" for name in marks])
-    tokenizer.save_pretrained(folder)
+    tokenizer = write_seamless(model, folder)
 
     def speak(text: str) -> Any:
         return model.generate(**tokenizer(text, src_lang="eng", tgt_lang="eng", return_tensors="pt"), tgt_lang="eng")[0]
 
     return speak, {"language": "eng"}
-
-
-def _generates(model: Any, folder: Path, **settings: Any) -> None:
-    """Settings of a model's own, which transformers reads from the file alone, and does not write."""
-    from transformers import GenerationConfig
-
-    (folder / "generation_config.json").write_text(json.dumps(settings))
-    model.generation_config = GenerationConfig.from_pretrained(folder)
 
 
 def _vocoder(kind: str, folder: Path) -> Any:

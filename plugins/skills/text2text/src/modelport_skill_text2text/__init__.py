@@ -14,7 +14,7 @@ MODELPORT_CONTRACT = "1.0"
 
 _TASKS = ("text2text-generation", "summarization", "translation")
 
-_HEARING = frozenset({"audioflamingo3", "glmasr", "granite_speech", "musicflamingo", "qwen2_audio", "voxtral"})
+_HEARING = frozenset({"audioflamingo3", "glmasr", "granite_speech", "musicflamingo", "qwen2_audio", "vibevoice_asr", "voxtral"})
 """Decoders of text and sound, which transformers lists with the encoder-decoders. They are given text alone here."""
 
 

@@ -193,9 +193,9 @@ def _musicgen(model: Any, folder: Path) -> tuple[Speak, dict[str, Any]]:
 
     def speak(text: str) -> Any:
         read = tokenizer(text, return_tensors="pt")
-        return model.generate(input_ids=read["input_ids"], attention_mask=read["attention_mask"], do_sample=False)
+        return model.generate(input_ids=read["input_ids"], attention_mask=read["attention_mask"])
 
-    return speak, {"generate_parameters": GREEDY}
+    return speak, {}
 
 
 def _seamless(model: Any, folder: Path) -> tuple[Speak, dict[str, Any]]:

@@ -32,6 +32,8 @@ _OUTPUTS = {
 _MASKED = frozenset({"object-detection", "universal-segmentation"})
 """Heads whose processors may pad an image, and then say where."""
 
+_OF_VIDEOS = frozenset({"timesformer", "videomae", "vivit"})
+"""Model types whose features are those of a video."""
 
 _SQUARED = frozenset({"image-classification", "feature-extraction", "video-classification"})
 """Heads over models that may take a single size, and cannot be converted with open ones."""
@@ -45,7 +47,8 @@ def task_of(head: str | None) -> str | None:
 def program_of(card: ModelCard, head: str) -> Program:
     """One forward over prepared pixels, whose height and width are open unless the processor makes them always the same."""
     size = fixed_size(card) if head in _SQUARED else None
-    frames = ("frames",) if head == "video-classification" else ()
+    takes_videos = head == "video-classification" or (head == "feature-extraction" and card.model_type in _OF_VIDEOS)
+    frames = ("frames",) if takes_videos else ()
     channels = card.config.get("num_channels")
     colours = channels if isinstance(channels, int) and channels > 0 else 3
     inputs = [ArraySpec("pixel_values", "float32", ("batch", *frames, colours, *(size or ("height", "width"))))]

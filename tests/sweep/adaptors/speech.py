@@ -223,5 +223,5 @@ def _vocoder(kind: str, folder: Path) -> Any:
 SPEAKERS: dict[str, Callable[[Any, Path], tuple[Speak, dict[str, Any]]]] = {
     "vits": _vits, "speecht5": _speecht5, "fastspeech2_conformer": _fastspeech2,
     "fastspeech2_conformer_with_hifigan": _fastspeech2, "bark": _bark, "csm": _csm, "musicgen": _musicgen,
-    "musicgen_melody": _musicgen,    "seamless_m4t": _seamless, "seamless_m4t_v2": _seamless,
+    "seamless_m4t": _seamless, "seamless_m4t_v2": _seamless,
 }  # fmt: skip

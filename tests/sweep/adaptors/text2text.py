@@ -8,7 +8,16 @@ from typing import Any
 from text import TEXTS, read_tokenizer, write_tokenizer
 
 NEW = 8
-HEAR = ("audioflamingo3", "glmasr", "granite_speech", "musicflamingo", "qwen2_audio", "vibevoice_asr", "voxtral", "voxtral_realtime")
+HEAR = (
+    "audioflamingo3",
+    "glmasr",
+    "granite_speech",
+    "musicflamingo",
+    "qwen2_audio",
+    "vibevoice_asr",
+    "voxtral",
+    "voxtral_realtime",
+)
 """Decoders that take sound and text, and here text alone; transformers lists them with the encoder-decoders."""
 
 

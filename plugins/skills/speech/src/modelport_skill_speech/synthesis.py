@@ -25,7 +25,6 @@ DEFAULT_CHECKPOINTS: Mapping[str, str] = {
     "bark": "suno/bark-small",
     "csm": "sesame/csm-1b",
     "musicgen": "facebook/musicgen-small",
-    "musicgen_melody": "facebook/musicgen-melody",
     "seamless_m4t": "facebook/hf-seamless-m4t-medium",
     "seamless_m4t_v2": "facebook/seamless-m4t-v2-large",
 }
@@ -77,13 +76,6 @@ _HISTORY = {
     "coarse_prompt": ("int64", ("batch", "books", "coarse")),
     "fine_prompt": ("int64", ("batch", "all_books", "fine")),
 }
-_MUSIC: dict[str, Any] = {
-    "ends": ("ForConditionalGeneration",),
-    "module": "Music",
-    "inputs": {"attention_mask": ("int64", ("batch", "tokens")), **_SAMPLING},
-    "parameters": ("seed", *_SAMPLING),
-    "cuts": False,
-}
 _SEAMLESS: dict[str, Any] = {
     "module": "Seamless",
     "inputs": {"attention_mask": ("int64", ("batch", "tokens")), **_SPEAKER, **_SAMPLING},
@@ -117,8 +109,13 @@ KINDS: Mapping[str, Kind] = {
         parameters=("seed", *_SAMPLING),
     ),
     "csm": Kind(ends=("ForConditionalGeneration",), module="Csm", inputs=dict(_SAMPLING), parameters=("seed", *_SAMPLING)),
-    "musicgen": Kind(**_MUSIC),
-    "musicgen_melody": Kind(**_MUSIC),
+    "musicgen": Kind(
+        ends=("ForConditionalGeneration",),
+        module="Music",
+        inputs={"attention_mask": ("int64", ("batch", "tokens")), **_SAMPLING},
+        parameters=("seed", *_SAMPLING),
+        cuts=False,
+    ),
     "seamless_m4t": Kind(ends=("ForTextToSpeech", "M4TModel"), **_SEAMLESS),
     "seamless_m4t_v2": Kind(ends=("ForTextToSpeech", "M4Tv2Model"), **_SEAMLESS),
 }

@@ -35,6 +35,16 @@ _MASKED = frozenset({"object-detection", "universal-segmentation"})
 _OF_VIDEOS = frozenset({"timesformer", "videomae", "vivit"})
 """Model types whose features are those of a video."""
 
+_OWN_INPUTS = {
+    "imagegpt": (ArraySpec("input_ids", axes=("batch", "pixels")),),
+    "siglip2": (
+        ArraySpec("pixel_values", "float32", ("batch", "patches", "width")),
+        ArraySpec("pixel_attention_mask", axes=("batch", "patches")),
+        ArraySpec("spatial_shapes", axes=("batch", 2)),
+    ),
+}
+"""What model types take whose processors make no plain pixels: colours by number, and patches in a row."""
+
 _SQUARED = frozenset({"image-classification", "feature-extraction", "video-classification"})
 """Heads over models that may take a single size, and cannot be converted with open ones."""
 
@@ -51,11 +61,14 @@ def program_of(card: ModelCard, head: str) -> Program:
     frames = ("frames",) if takes_videos else ()
     channels = card.config.get("num_channels")
     colours = channels if isinstance(channels, int) and channels > 0 else 3
-    inputs = [ArraySpec("pixel_values", "float32", ("batch", *frames, colours, *(size or ("height", "width"))))]
+    pixels = ArraySpec("pixel_values", "float32", ("batch", *frames, colours, *(size or ("height", "width"))))
+    inputs = list(_OWN_INPUTS.get(card.model_type, (pixels,)))
     if head in _MASKED:
         inputs.append(ArraySpec("pixel_mask", "int64", ("batch", "height", "width")))
     outputs = _OUTPUTS[head]
     if card.architectures[0].endswith("ForSegmentation"):
         outputs = ("logits", "pred_boxes", "pred_masks")
-    entry = Forward(head=head, inputs=tuple(inputs), outputs=tuple(Output(name) for name in outputs))
+    sources = {"logits": "last_hidden_state"} if card.model_type == "pp_lcnet" else {}  # what its logits are called
+    named = tuple(Output(name, source=sources.get(name, "")) for name in outputs)
+    entry = Forward(head=head, inputs=tuple(inputs), outputs=named)
     return Program({"main": entry})

@@ -36,8 +36,11 @@ def note_of(pair: Pair, name: str) -> Any:
 
 def _told(pair: Pair) -> list[dict[str, Any]]:
     """The entries of the table that hold for a pair, the plainest first."""
-    own = OVERRIDES.get(pair.model_type, {})
-    return [OVERRIDES.get(own.get("_like", ""), {}), own, OVERRIDES.get(pair.name, {})]
+    found = []
+    for name in (pair.model_type, pair.name):
+        own = OVERRIDES.get(name, {})
+        found += [OVERRIDES.get(own.get("_like", ""), {}), own]
+    return found
 
 
 def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:

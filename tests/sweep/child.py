@@ -30,6 +30,8 @@ from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
 
 SEEDS = 6
+KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused"}
+"""What modelport says before it has tried, and the status that this is."""
 
 
 class Fails(Exception):
@@ -69,7 +71,7 @@ def _try(engine: Any, pair: Pair, folder: Path) -> tuple[str, str]:
     except Exception as error:
         if os.environ.get("SWEEP_DEBUG"):
             traceback.print_exc()
-        status = "no skill" if "No installed skill" in str(error) else "fails"
+        status = next((status for words, status in KNOWN.items() if words in str(error)), "fails")
         return status, f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
     finally:
         shutil.rmtree(place, ignore_errors=True)

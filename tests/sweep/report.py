@@ -23,8 +23,8 @@ boxes and spans, and vectors whose cosine is at least 0.999. What cannot be buil
 
 {backends}
 
-| task | head | verified | fails | no skill | cannot be built | through HTTP |
-|---|---|---|---|---|---|---|
+| task | head | verified | fails | refused | no skill | cannot be built | through HTTP |
+|---|---|---|---|---|---|---|---|
 {tasks}
 
 ## Pairs
@@ -51,7 +51,9 @@ def page(pairs: Sequence[Pair], results: Results) -> str:
     heads = Counter((pair.task, pair.head, state[pair]) for pair in pairs)
     tasks = []
     for task, head in dict.fromkeys((pair.task, pair.head) for pair in pairs):
-        verified, *others = (heads[task, head, found] for found in ("verified", "fails", "no skill", "cannot be built"))
+        verified, *others = (
+            heads[task, head, found] for found in ("verified", "fails", "refused", "no skill", "cannot be built")
+        )
         counts = [f"{verified} of {sum(pair.head == head for pair in pairs)}", *map(str, others), _http(results.http.get(task))]
         tasks.append(f"| {task} | {head} | {' | '.join(counts)} |")
     reasons: dict[str, int] = {}
@@ -81,7 +83,8 @@ def _others(pairs: Sequence[Pair], results: Results, backends: Sequence[str]) ->
     said = []
     for backend in backends[1:]:
         found = [results.pairs[pair.name][backend]["status"] for pair in pairs if backend in results.pairs.get(pair.name, {})]
-        said.append(f"On {backend}, {found.count('verified')} of {len(found)} pairs that were tried are verified.")
+        refused = f" {found.count('refused')} are refused before they are loaded, with a reason." if "refused" in found else ""
+        said.append(f"On {backend}, {found.count('verified')} of {len(found)} pairs that were tried are verified.{refused}")
     return " ".join(said)
 
 

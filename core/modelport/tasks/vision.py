@@ -246,7 +246,7 @@ DEPTH_ESTIMATION: Task[DepthRequest, DepthResult, Any] = Task(
 
 
 class ImageFeaturesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An image to embed."""
+    """An image to embed, or a video file for a model of videos."""
 
     inputs: Media
 

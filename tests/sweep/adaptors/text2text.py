@@ -7,8 +7,22 @@ from typing import Any
 
 from text import TEXTS, read_tokenizer, write_tokenizer
 
-SETTINGS: dict[str, Any] = {"is_encoder_decoder": True, "decoder_start_token_id": 0}
 NEW = 8
+HEAR = (
+    "audioflamingo3",
+    "glmasr",
+    "granite_speech",
+    "musicflamingo",
+    "qwen2_audio",
+    "vibevoice_asr",
+    "voxtral",
+    "voxtral_realtime",
+)
+"""Decoders that take sound and text, and here text alone; transformers lists them with the encoder-decoders."""
+
+
+def settings(pair: Any) -> dict[str, Any]:
+    return {} if pair.model_type in HEAR else {"is_encoder_decoder": True, "decoder_start_token_id": 0}
 
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:
@@ -30,7 +44,8 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     made = model.generate(
         input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], max_new_tokens=NEW, do_sample=False, num_beams=1
     )
-    return tools.decode(made[0], skip_special_tokens=True)
+    written = made[0] if model.config.is_encoder_decoder else made[0, ids["input_ids"].shape[1] :]
+    return tools.decode(written, skip_special_tokens=True)
 
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from seamless import write_seamless
 from sounds import features, heard, media, sounds, write_extractor
 from text import read_tokenizer, write_tokenizer
 
 SETTINGS: dict[str, Any] = {"is_encoder_decoder": True, "decoder_start_token_id": 1, "layerdrop": 0.0, "max_length": 64}
 NEW = 8
+LANGUAGE = "eng"
 WHISPER = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>",
            "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>", *(f"<|{step * 0.02:.2f}|>" for step in range(101)))  # fmt: skip
 """Tokens by which Whisper is told what to do, and times; ids from 256 on."""
@@ -23,19 +25,23 @@ def equip(pair: Any, model: Any, folder: Path) -> Any:
         from transformers import AutoTokenizer
 
         return extractor, AutoTokenizer.from_pretrained(str(folder))
+    if pair.model_type.startswith("seamless"):
+        return extractor, write_seamless(model, folder)
     write_tokenizer(folder, encloses=True)
     return extractor, read_tokenizer(folder)
 
 
 def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
     chosen = {"max_new_tokens": NEW, "do_sample": False, "num_beams": 1}
-    return [{"inputs": media(sound), "generate_parameters": chosen} for sound in sounds()]
+    told = {"language": LANGUAGE} if pair.model_type.startswith("seamless") else {}
+    return [{"inputs": media(sound), "generate_parameters": chosen, **told} for sound in sounds()]
 
 
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     extractor, tokenizer = tools
     inputs = features(model, extractor, heard(request["inputs"]))
-    (made,) = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, num_beams=1)
+    told = {"tgt_lang": request["language"]} if "language" in request else {}
+    (made,) = model.generate(**inputs, **told, max_new_tokens=NEW, do_sample=False, num_beams=1)
     return tokenizer.decode(made, skip_special_tokens=True)
 
 

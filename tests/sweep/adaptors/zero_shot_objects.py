@@ -17,8 +17,8 @@ MOST = 3
 
 
 def equip(pair: Any, model: Any, folder: Path) -> Any:
-    if not pair.model_type.startswith("owl"):
-        raise CannotBuild(f"the sweep does not ask {pair.model_type}, which finds phrases, yet")
+    if pair.model_type not in ("owlvit", "owlv2", "grounding-dino", "mm-grounding-dino"):
+        raise CannotBuild(f"the sweep does not ask {pair.model_type} yet")
     write_tokenizer(folder, encloses=True)
     return write_processor(pair, model, folder), read_tokenizer(folder)
 
@@ -30,6 +30,8 @@ def requests(pair: Any, model: Any, tools: Any) -> list[dict[str, Any]]:
 def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     processor, tokenizer = tools
     image = opened(request["inputs"])
+    if model.config.model_type.endswith("grounding-dino"):
+        return _phrases(model, processor, tokenizer, image)
     length = model.config.text_config.max_position_embeddings
     texts = tokenizer(list(LABELS), padding="max_length", max_length=length, return_tensors="pt")
     read = {name: texts[name] for name in ("input_ids", "attention_mask")}
@@ -39,6 +41,26 @@ def expected(model: Any, tools: Any, request: dict[str, Any]) -> Any:
     return [
         [LABELS[int(found["labels"][n])], float(found["scores"][n]), found["boxes"][n].numpy().astype(int) + 100.0] for n in best
     ]
+
+
+def _phrases(model: Any, processor: Any, tokenizer: Any, image: Any) -> Any:
+    """All labels are one caption; an object has the label whose likeliest letter is the likeliest."""
+    texts = tokenizer([". ".join(LABELS) + "."], return_tensors="pt", return_offsets_mapping=True)
+    offsets = texts.pop("offset_mapping")[0].tolist()
+    output = model(**texts, **pixels(model, processor, image))
+    likeness = output.logits[0].sigmoid().numpy()
+    starts = np.cumsum([0, *(len(label) + 2 for label in LABELS)])
+    sides = np.array([image.width, image.height] * 2)
+    found = []
+    for n in np.argsort(-likeness.max(-1), kind="stable")[:MOST]:
+        of_label = [
+            max(likeness[n][at] for at, (begin, end) in enumerate(offsets) if start <= begin < end <= start + len(label))
+            for start, label in zip(starts, LABELS, strict=False)
+        ]
+        x, y, width, height = output.pred_boxes[0, n].double().numpy()
+        box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2]) * sides
+        found.append([LABELS[int(np.argmax(of_label))], float(likeness[n].max()), box.astype(int) + 100.0])
+    return found
 
 
 def answered(result: Any, request: dict[str, Any], index: int) -> Any:

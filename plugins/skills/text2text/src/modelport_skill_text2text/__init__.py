@@ -14,6 +14,9 @@ MODELPORT_CONTRACT = "1.0"
 
 _TASKS = ("text2text-generation", "summarization", "translation")
 
+_HEARING = frozenset({"audioflamingo3", "glmasr", "granite_speech", "musicflamingo", "qwen2_audio", "vibevoice_asr", "voxtral"})
+"""Decoders of text and sound, which transformers lists with the encoder-decoders. They are given text alone here."""
+
 
 @tokenizing
 class Text2Text(Skill):
@@ -43,7 +46,11 @@ class Text2Text(Skill):
     }
 
     def claim(self, card: ModelCard) -> Claim | None:
-        if head_of(card.architectures) != "conditional-generation" or not card.config.get("is_encoder_decoder"):
+        if head_of(card.architectures) != "conditional-generation":
+            return None
+        if card.model_type in _HEARING:
+            return Claim(_TASKS[:1], 50, f"{card.architectures[0]} writes text, and is given text alone")
+        if not card.config.get("is_encoder_decoder"):
             return None
         if not is_text(card.config, card.files):
             return None
@@ -52,7 +59,7 @@ class Text2Text(Skill):
 
     def programs(self, card: ModelCard) -> Mapping[str, Program]:
         program = Program({"main": Generate(head="seq2seq-lm", mode="own")})
-        return dict.fromkeys(_ordered(card), program)
+        return dict.fromkeys(_TASKS[:1] if card.model_type in _HEARING else _ordered(card), program)
 
     def session(self, context: SessionContext) -> Session:
         from modelport_skill_text2text.session import Text2TextSession

@@ -64,7 +64,9 @@ class VisionSession(Session):
         refuse_long(first, self.processor, self._most_pixels, "inputs")
         arrays = self._pixels(image)
         shapes = "; ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        cost = max(1, int(np.prod(arrays["pixel_values"].shape)) // arrays["pixel_values"].shape[-3] // _PATCH)
+        shape = arrays[self._specs[0].name].shape
+        # Without an axis of colours there are tokens already.
+        cost = max(1, int(np.prod(shape)) // shape[-3] // _PATCH) if len(shape) > 2 else shape[0]
         # A limit on tokens, which some configurations of image models have too, says nothing of pixels.
         return Item(arrays, min(cost, self._longest or cost), group=shapes), (first.height, first.width)
 
@@ -119,11 +121,11 @@ class VisionSession(Session):
         card, spec = self.context.card, self._specs[0]
         blank: Any = Image.new("RGB", (96, 64))
         frames = card.config.get("num_frames", _USUAL_FRAMES) if "frames" in spec.axes else 0
-        pixels = self._pixels([blank] * frames if frames else blank).get("pixel_values")
+        pixels = self._pixels([blank] * frames if frames else blank).get(spec.name)
         shape = pixels.shape if pixels is not None else ()
         wanted = spec.axes[1:]
         if len(shape) != len(wanted) or any(isinstance(a, int) and a != n for a, n in zip(wanted, shape, strict=True)):
-            made = f"pixels of the shape {shape}" if shape else "no pixel_values"
+            made = f"pixels of the shape {shape}" if shape else f"no {spec.name}"
             raise ConfigurationError(
                 f"The image processor of the model {card.name!r} ({type(self.processor).__name__}) makes {made}, and the skill "
                 f"vision takes {wanted}. This {card.model_type or 'kind of'} model is not served by it."

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from modelport.contract.errors import ConfigurationError, ModelportError, Unavailable
@@ -249,7 +248,7 @@ async def test_download_without_a_byte_for_too_long_is_given_up(fetching: Any, h
         await fetching(Settings(limits=LimitSettings(load_stall_s=1))).fetch("org/m")
 
 
-async def test_cancelling_ends_the_download_and_its_process(fetching: Any, hub: Any) -> None:
+async def test_cancelling_ends_the_download_and_its_process(fetching: Any, hub: Any, children: Any) -> None:
     hub.repos["org/m"] = files()
     hub.hold = threading.Event()
     started = asyncio.Event()
@@ -261,7 +260,7 @@ async def test_cancelling_ends_the_download_and_its_process(fetching: Any, hub: 
         await task
 
     assert len(asyncio.all_tasks()) == 1
-    assert psutil.Process().children() == []
+    assert children() == set()
 
 
 class Bucket:

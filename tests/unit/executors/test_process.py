@@ -291,11 +291,13 @@ async def test_a_worker_dies_with_its_server(tmp_path: Path, odd: Any) -> None:
 # --------------------------------------------------------------------------------------------------------------- loading
 
 
-async def test_a_load_that_raises_is_a_sentence_and_leaves_no_process(executor: Any, spec: Any, owner: Any) -> None:
+async def test_a_load_that_raises_is_a_sentence_and_leaves_no_process(
+    executor: Any, spec: Any, owner: Any, children: Any
+) -> None:
     replica = executor.replica(msgspec.structs.replace(spec, skill_options={"load": "raise"}), owner)
     with pytest.raises(ModelFailed, match="Loading model 'odd' raised RuntimeError: cannot be loaded"):
         await replica.start()
-    assert psutil.Process().children() == []
+    assert children() == set()
 
 
 async def test_a_worker_that_dies_while_loading_is_named_with_its_last_line(executor: Any, spec: Any, owner: Any) -> None:
@@ -305,20 +307,20 @@ async def test_a_worker_that_dies_while_loading_is_named_with_its_last_line(exec
     assert owner.deaths == []
 
 
-async def test_a_load_without_progress_is_ended(executor: Any, spec: Any, owner: Any) -> None:
+async def test_a_load_without_progress_is_ended(executor: Any, spec: Any, owner: Any, children: Any) -> None:
     stalled = msgspec.structs.replace(spec, skill_options={"load": "hang"}, load_stall_s=3.0)
     with pytest.raises(ModelFailed, match=r"its load stalled: no progress for \d+ s while preparing the session"):
         await executor.replica(stalled, owner).start()
-    assert psutil.Process().children() == []
+    assert children() == set()
 
 
-async def test_a_load_that_is_cancelled_leaves_no_process(executor: Any, spec: Any, owner: Any) -> None:
+async def test_a_load_that_is_cancelled_leaves_no_process(executor: Any, spec: Any, owner: Any, children: Any) -> None:
     start = asyncio.ensure_future(executor.replica(msgspec.structs.replace(spec, skill_options={"load": "hang"}), owner).start())
     await owner.until(lambda: "preparing the session" in owner.said)
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
-    assert psutil.Process().children() == []
+    assert children() == set()
 
 
 async def test_an_unknown_plugin_says_which_one(executor: Any, spec: Any, owner: Any) -> None:

@@ -13,8 +13,8 @@ _YOUNG = 20_000
 def settle() -> None:
     """To be called once the process has what it lives with: its modules, its application, its model.
 
-    All of that is taken out of the collector's sight, since walking through it again and again is a sixth of what a small request
-    costs; what requests leave behind is collected as before, less often. Only for processes that are ours alone.
+    All of that is taken out of the collector's sight: small requests would pay to have it walked through again and again. What
+    requests leave behind is collected as before, less often. Only for processes that are ours alone.
     """
     gc.freeze()
     _, middle, old = gc.get_threshold()

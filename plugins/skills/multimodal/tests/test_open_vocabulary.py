@@ -90,7 +90,7 @@ def _same(answer: Any, labels: list[str], scores: np.ndarray, boxes: np.ndarray)
 @pytest.mark.parametrize("kind", ["owlvit", "grounding_dino"])
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    sizes=st.lists(st.tuples(st.integers(40, 90), st.integers(40, 90)), max_size=3).map(lambda more: [(61, 47), (40, 70), *more]),
+    sizes=st.lists(st.tuples(st.integers(16, 90), st.integers(16, 90)), max_size=3).map(lambda more: [(61, 47), (40, 70), *more]),
     labels=st.lists(st.sampled_from(["a cat", "dog", "the two of them", "2"]), min_size=1, max_size=4),
 )
 def test_an_answer_does_not_depend_on_company(

@@ -47,6 +47,7 @@ class ScriptedEngine:
         self.log = log
         self.aboard: dict[int, int] = {}
         self.fails = False
+        self.begins: Callable[[], None] = lambda: None
 
     def add(self, request: GenerateRequest) -> None:
         self.log.append(f"add {request.id}")
@@ -58,6 +59,7 @@ class ScriptedEngine:
 
     def step(self) -> list[GenerateEvent]:
         self.log.append("step")
+        self.begins()
         if self.fails:
             raise RuntimeError("the engine broke")
         events = []
@@ -74,9 +76,9 @@ class ScriptedEngine:
 
 
 class ScriptedRunner:
-    def __init__(self, log: Log, in_flight: int = 1) -> None:
+    def __init__(self, log: Log, in_flight: int = 1, *, holds_gil: bool = False) -> None:
         self.log = log
-        self.limits = Limits(in_flight=in_flight)
+        self.limits = Limits(in_flight=in_flight, holds_gil=holds_gil)
         self.facts: dict[str, str] = {}
         self.only_engine = ScriptedEngine(log)
         self.futures: list[Future[Any]] = []
@@ -213,6 +215,29 @@ async def test_all_events_of_a_step_arrive_together(device: Any) -> None:
             thread.add("main", wanted(number, 2))
     await listener.until(lambda: len(listener.events) == 2)
     assert [[event.id for event in events] for events in listener.events] == [[1, 2, 3, 4, 5]] * 2
+
+
+async def test_what_a_step_brought_is_sent_before_another_one_that_keeps_all_threads_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modelport.core.worker.device._DELIVERY_S", 10.0)
+    listener, runner = Listener(), ScriptedRunner([], holds_gil=True)
+    thread = DeviceThread(asyncio.get_running_loop(), listener)
+    thread.use(runner)  # type: ignore[arg-type]
+    sent: list[int] = []
+    told = listener.engine_events
+
+    def tell(events: list[GenerateEvent]) -> None:
+        told(events)
+        asyncio.get_running_loop().call_soon(sent.append, len(listener.events))  # as an outbox does
+
+    listener.engine_events = tell  # type: ignore[method-assign]
+    sent_before_steps: list[int] = []
+    runner.only_engine.begins = lambda: sent_before_steps.append(len(sent))
+    thread.add("main", wanted(1, 5))
+    await listener.until(lambda: len(listener.events) == 5)
+    assert sent_before_steps == [0, 1, 2, 3, 4]
+    await thread.close()
 
 
 async def test_an_engine_that_raises_fails_what_is_aboard_and_goes_on(device: Any) -> None:

@@ -19,7 +19,8 @@ _READS_PER_WAKE = 8
 _SMALL_BYTES = 16 * 1024
 _CONGESTED_BYTES = 1024 * 1024
 _OUTSIDE_BYTES = 256 * 1024 * 1024
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_CUT = int(getattr(socket, "MSG_CTRUNC", 0))
 
 
 class _Outgoing:
@@ -265,7 +266,7 @@ class Channel:
                 self._deliver(frame.parts)
                 if not self._is_open:
                     return 0
-            if flags & getattr(socket, "MSG_CTRUNC", 0):
+            if flags & _CUT:
                 raise FrameError("descriptors were lost because this process has no room for more")
         except FrameError as error:
             self._fail(str(error))

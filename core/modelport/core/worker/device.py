@@ -22,6 +22,7 @@ __all__ = ["DeviceThread", "EngineListener", "Job"]
 
 T = TypeVar("T")
 _EMPTY_STEP_PAUSE_S = 0.001
+_DELIVERY_S = 0.01
 _STACK_BYTES = 256 << 20
 """Address space, not memory: compilers recurse as deep as a caller's text refers, and a full stack ends the process."""
 
@@ -71,6 +72,7 @@ class DeviceThread:
         self._jobs: deque[Job] = deque()
         self._open_jobs = 0
         self._in_flight = 1
+        self._holds_gil = False
         self._runner: Runner | None = None
         self._engines: dict[str, Engine] = {}
         self._aboard: dict[int, tuple[str, set[int]]] = {}
@@ -95,6 +97,7 @@ class DeviceThread:
         """Takes the runner that later jobs and requests are for."""
         self._runner = runner
         self._in_flight = max(1, runner.limits.in_flight)
+        self._holds_gil = runner.limits.holds_gil
 
     def submit(self, job: Job) -> None:
         """Queues a batch. May be called from any thread."""
@@ -230,6 +233,8 @@ class DeviceThread:
                 if event.finish is not None:
                     self._choice_over(event.id, event.index)
             self._tell(self._listener.engine_events, events)
+            if self._holds_gil:
+                self._let_deliver()
 
     def _give_up(self, entry: str, error: Exception) -> None:
         """Fails everything aboard an engine that raised. The engine itself is kept: the next request shows whether it works."""
@@ -255,6 +260,13 @@ class DeviceThread:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             runner.close()
+
+    def _let_deliver(self) -> None:
+        """Waits until the loop has had the turns in which what it was just told leaves the process."""
+        delivered = threading.Event()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.call_soon, delivered.set)
+            delivered.wait(_DELIVERY_S)
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told

@@ -50,6 +50,10 @@ class Outbox:
         else:
             self._flush_deltas(id)
             self._parts.append((id, part))
+        self.gather()
+
+    def gather(self) -> None:
+        """Delivers what there is once all that is ready to run now has run."""
         if not self._is_scheduled:
             self._is_scheduled = True
             if self._exit.is_congested:

@@ -324,6 +324,7 @@ class Worker:
             generation = self._generations.get(event.id)
             if generation is not None:
                 generation.push(event)
+        self._outbox.gather()
 
     def engine_failed(self, ids: list[int], error: Exception) -> None:
         """These requests are over."""

@@ -77,6 +77,7 @@ class OpenVinoRunner:
             reductions=_REDUCTIONS,
             params=ENGINE_PARAMS if self._engines else frozenset(),
             max_length=min(lengths, default=own),
+            holds_gil=bool(self._engines),  # ContinuousBatchingPipeline.step() does not release it
         )
         progress("loaded", 1.0)
 

@@ -169,6 +169,12 @@ def crowd(load: Callable[..., Any]) -> Callable[..., Crowd]:
 
 
 @pytest.fixture(scope="session")
+def crowd_over() -> type[Crowd]:
+    """`crowd_over(engine)` has somewhere to put the events of an engine."""
+    return Crowd
+
+
+@pytest.fixture(scope="session")
 def forward_of() -> Callable[..., Forward]:
     from modelport.contract import ArraySpec
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext, Progress, Verdict
@@ -99,17 +100,16 @@ class TorchBackend(ABC):
     def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
         """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's.
 
-        What torch compiles is kept in the user's own cache: torch's default is a folder that any user of the machine may make first.
+        What torch compiles is kept in the user's cache: torch's own choice is a folder that anybody may have made before.
         """
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "modelport" / "inductor"
         return {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
             "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
-            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-            or os.path.expanduser(f"{cache}/modelport/inductor"),
+            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(cache),
         }
 
     def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:

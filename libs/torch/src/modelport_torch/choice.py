@@ -13,7 +13,7 @@ from modelport.contract.program import Entry, Forward, Generate, Module
 __all__ = ["Choice", "Plan", "bucket", "compile_option", "decide", "plan"]
 
 Choice = Literal["off", "on", "auto"]
-"""`on` compiles, or fails to load; `auto` keeps what was measured to be faster when the model was loaded."""
+"""`on` compiles, and fails to load where that fails; `auto` keeps what was measured to be faster when the model was loaded."""
 
 _CHOICES = ("off", "on", "auto")
 _WORTH = 0.95

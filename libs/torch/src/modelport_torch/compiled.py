@@ -64,7 +64,7 @@ class CompiledCall:
 
     @contextmanager
     def warming(self) -> Iterator[None]:
-        """While it is open, calls compile and record. One form too many for torch is an error here, not a silent return to none."""
+        """While it is open, calls compile and record. More forms than torch keeps of one method are an error here."""
         self._is_warming = True
         try:
             with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):

@@ -85,7 +85,7 @@ class TorchRunner:
             grouped = use_grouped(model)
             entry = context.program.entries[name]
             assert isinstance(entry, Generate)
-            engine = self._engines[name] = build_engine(
+            engine, decoding = build_engine(
                 model,
                 device,
                 max_rows=context.max_items,
@@ -96,7 +96,11 @@ class TorchRunner:
                 tokenizer=tokenizer,
                 static=why_static(entry, context.card.config),
                 entry=entry,
+                compiled=wanted,
             )
+            self._engines[name] = engine
+            if wanted != "off":
+                self._facts["decode"] = decoding
             self._facts["sampler"] = engine.how
             self._facts["prefix_tokens"] = str(engine.prefix_tokens)
             self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
@@ -239,8 +243,12 @@ class TorchRunner:
 
     def _compile(self, wanted: Choice) -> tuple[tuple[int, int], ...] | None:
         """Compiles the forwards, if that works and pays; the shapes that batches must then have, or None for any."""
-        if self._facts.get("linear", "torch").partition(" ")[0] != "torch":
-            self._facts["compile"] = f"not compiled: no compiler looks into linear layers of {self._facts['linear']}"
+        linear = self._facts.get("linear", "torch")
+        if not linear.startswith("torch"):
+            why = f"its linear layers are {linear}, which torch does not compile; packed = false leaves them plain"
+            if wanted == "on":
+                raise ConfigurationError(f"the model cannot be compiled: {why}.", param="compile")
+            self._facts["compile"] = f"not compiled: {why}"
             return None
         rows, longest = self._context.max_items, self._longest()
         planned = plan(tuple(self._context.program.entries.values()), self._device.type, rows, longest, Limits().max_tokens)

@@ -264,6 +264,7 @@ def entry(*axes: Any) -> Forward:
         ([entry(3, "height", "width")], "cuda", 64, "inputs may have any height"),
         ([entry("sequence"), entry(3, 8, 8)], "cuda", 64, "its entries have no lengths in common"),
         ([entry("sequence")], "cuda", None, "nothing says how long a sequence may be"),
+        ([entry("sequence")], "cuda", 32768, "sequences may have 32768 tokens"),
     ],
 )
 def test_graphs_need_shapes_that_can_be_counted(entries: Any, device: str, longest: int | None, why: str) -> None:

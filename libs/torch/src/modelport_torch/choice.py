@@ -18,6 +18,7 @@ Choice = Literal["off", "on", "auto"]
 _CHOICES = ("off", "on", "auto")
 _WORTH = 0.95
 _LEAST_LENGTH = 32
+_MOST_LENGTH = 8192
 _ROWS = 8
 
 
@@ -83,6 +84,8 @@ def plan(entries: Sequence[Entry], device: str, max_items: int, max_length: int 
         return Plan(without_graphs="its entries have no lengths in common")
     if max_length is None:
         return Plan(without_graphs="nothing says how long a sequence may be")
+    if max_length > _MOST_LENGTH:
+        return Plan(without_graphs=f"sequences may have {max_length} tokens")
     lengths, counts = _doubled(_LEAST_LENGTH, max_length), _doubled(1, max_items)
     shapes = [(count, length) for count in counts for length in lengths if count == 1 or count * length <= max_tokens]
     return Plan(graphs=True, shapes=tuple(shapes), pads=True)

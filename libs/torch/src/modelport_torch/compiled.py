@@ -16,7 +16,7 @@ import torch
 from modelport.contract.array import to_numpy
 from modelport.contract.backend import Progress
 from modelport.contract.errors import ConfigurationError
-from modelport.contract.program import Forward, Module, Program
+from modelport.contract.program import Module
 from modelport_torch.agreement import Answers, agree, made_up_inputs
 from modelport_torch.choice import Choice, Plan, bucket, decide
 from modelport_torch.forward import ForwardEntry
@@ -81,7 +81,6 @@ class CompiledCall:
 def compile_forwards(
     wanted: Choice,
     planned: Plan,
-    program: Program,
     forwards: Mapping[str, ForwardEntry],
     device: torch.device,
     most: tuple[int, int | None],
@@ -96,56 +95,55 @@ def compile_forwards(
 
     Raises:
         ConfigurationError: under `on`, if compiling fails, or the answers are others.
-        OutOfMemory: as torch has it, if a shape does not fit.
+        OutOfMemory: under `on`, as torch has it, if a shape does not fit.
     """
-    entries = {name: program.forward(name) for name in forwards}
-    shapes = [(min(rows, most[0]), min(length, most[1] or length)) for rows, length in _TRIALS]
-    came = {name: [_made_up(entry, forwards[name], shape) for shape in shapes] for name, entry in entries.items()}
-    if why := next((said for name, entry in entries.items() if (said := _why_not(name, entry, came[name]))), None):
+    if why := next((said for name in forwards if (said := _why_not(forwards[name]))), None):
         return Outcome(f"not compiled: {why}")
-    before, plain_s = _answers(forwards, came), _seconds(forwards, came, device)
-    padded = came
+    shapes = [(min(rows, most[0]), min(length, most[1] or length)) for rows, length in _TRIALS]
+    batches = {name: [_made_up(forward, shape) for shape in shapes] for name, forward in forwards.items()}
+    before, plain_s = _answers(forwards, batches), _seconds(forwards, batches, device)
     if planned.pads:
-        fitting = [bucket(planned.shapes, *shape) for shape in shapes]
-        padded = {
-            name: [_padded(entry, forwards[name], batch, to) for batch, to in zip(came[name], fitting, strict=True)]
-            for name, entry in entries.items()
-        }
+        to = [bucket(planned.shapes, *shape) for shape in shapes]
+        padded = {name: list(map(partial(_padded, forwards[name]), batches[name], to)) for name in forwards}
         passed, finding = agree(before, _answers(forwards, padded, like=before))
-        if not passed:
-            planned, padded = Plan(without_graphs=f"padding changes the answers ({finding})"), came
-    skips = _skipped()
+        if passed:
+            batches = padded
+        else:
+            planned = Plan(without_graphs=f"padding changes the answers ({finding})")
+    skipped = _skipped()
     try:
         for name, forward in forwards.items():
-            forward.compiled = CompiledCall(forward.call, graphs=planned.graphs)
-            # The largest first: the others find room in what it leaves.
-            shaped = [_made_up(entries[name], forward, shape) for shape in reversed(planned.shapes)]
-            with forward.compiled.warming():
-                for index, batch in enumerate(shaped + padded[name]):
-                    progress(f"compiling {name}, shape {index + 1} of {len(shaped + padded[name])}", 0.9)
-                    for _ in range(_UNTIL_REPLAYED if planned.graphs else 1):
-                        forward(batch)
-        passed, finding = agree(before, _answers(forwards, padded, like=before))
+            _compile(forward, planned, batches[name], progress)
+        passed, finding = agree(before, _answers(forwards, batches, like=before))
     except Exception as error:
-        _leave(forwards)
-        if is_out_of_memory(error) and wanted != "auto":
+        if is_out_of_memory(error) and wanted == "on":
             raise
         passed, finding = False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if not passed:
-        _leave(forwards)
-        if wanted == "on":
-            raise ConfigurationError(
-                f"the model cannot be compiled ({finding}); compile = 'auto' would serve it as it is.", param="compile"
-            )
-        return Outcome(f"not compiled, it was tried: {finding}")
-    keep, times = decide(wanted, plain_s, _seconds(forwards, padded, device))
+    if not passed and wanted == "on":
+        raise ConfigurationError(
+            f"the model cannot be compiled ({finding}); compile = 'auto' would serve it as it is.", param="compile"
+        )
+    keep, times = decide(wanted, plain_s, _seconds(forwards, batches, device)) if passed else (False, "")
     if not keep:
-        _leave(forwards)
-        return Outcome(f"not compiled, it would not pay: {times}")
+        for forward in forwards.values():
+            forward.compiled = None
+        return Outcome(f"not compiled, it would not pay: {times}" if passed else f"not compiled, it was tried: {finding}")
     how = f"graphs of {len(planned.shapes)} shapes" if planned.graphs else f"without graphs, for {planned.without_graphs}"
-    if planned.graphs and _skipped() > skips:
+    if planned.graphs and _skipped() > skipped:
         how = "partly without graphs, which torch's log gives the reason of"
     return Outcome(f"compiled, {how}: {times}, {finding}", planned.shapes if planned.pads else None)
+
+
+def _compile(forward: ForwardEntry, planned: Plan, batches: Sequence[Batch], progress: Progress) -> None:
+    """Compiles one forward, for what is planned and for `batches`."""
+    forward.compiled = CompiledCall(forward.call, graphs=planned.graphs)
+    # The largest first: the others find room in what it leaves.
+    warm = [*(_made_up(forward, shape) for shape in reversed(planned.shapes)), *batches]
+    with forward.compiled.warming():
+        for index, batch in enumerate(warm):
+            progress(f"compiling {forward.name}, shape {index + 1} of {len(warm)}", 0.9)
+            for _ in range(_UNTIL_REPLAYED if planned.graphs else 1):
+                forward(batch)
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -189,26 +187,21 @@ def _answers(
     return answers
 
 
-def _leave(forwards: Mapping[str, ForwardEntry]) -> None:
-    for forward in forwards.values():
-        forward.compiled = None
+def _why_not(forward: ForwardEntry) -> str | None:
+    if isinstance(forward.spec, Module) and not forward.spec.traceable:
+        return f"entry {forward.name!r} does as its inputs say, which a compiler would take for constant"
+    return f"no input could be made up for entry {forward.name!r}" if _made_up(forward, _TRIALS[0]) is None else None
 
 
-def _why_not(name: str, entry: Forward | Module, batches: Sequence[Batch | None]) -> str | None:
-    if isinstance(entry, Module) and not entry.traceable:
-        return f"entry {name!r} does as its inputs say, which a compiler would take for constant"
-    return f"no input could be made up for entry {name!r}" if None in batches else None
+def _made_up(forward: ForwardEntry, shape: tuple[int, int]) -> Any:
+    return made_up_inputs(forward.spec, forward.vocabulary, shape)
 
 
-def _made_up(entry: Forward | Module, forward: ForwardEntry, shape: tuple[int, int]) -> Any:
-    return made_up_inputs(entry, forward.vocabulary, shape)
-
-
-def _padded(entry: Forward | Module, forward: ForwardEntry, batch: Batch, shape: tuple[int, int]) -> Batch:
+def _padded(forward: ForwardEntry, batch: Batch, shape: tuple[int, int]) -> Batch:
     """`batch` as a session would have padded it."""
     sizes = {"batch": shape[0], "sequence": shape[1]}
     out = {}
-    for spec in entry.inputs:
+    for spec in forward.spec.inputs:
         value = batch[spec.name]
         grown = [(0, sizes.get(str(axis), size) - size) for axis, size in zip(spec.axes, value.shape, strict=True)]
         pad = forward.pad_token if spec.pad is None else spec.pad

@@ -252,8 +252,7 @@ class TorchRunner:
             return None
         rows, longest = self._context.max_items, self._longest()
         planned = plan(tuple(self._context.program.entries.values()), self._device.type, rows, longest, Limits().max_tokens)
-        program, most = self._context.program, (rows, longest)
-        outcome = compile_forwards(wanted, planned, program, self._forwards, self._device, most, self._progress)
+        outcome = compile_forwards(wanted, planned, self._forwards, self._device, (rows, longest), self._progress)
         self._facts["compile"] = outcome.fact
         trim(self._device)
         return outcome.shapes

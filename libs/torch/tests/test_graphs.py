@@ -7,9 +7,12 @@ while CUDA records.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from modelport.contract import ConfigurationError, Generate
 from modelport_torch.engine import graphs, trial
-from modelport_torch.engine.graphs import StepGraphs, step_shape
+from modelport_torch.engine.graphs import StepGraphs, recorder_of, step_shape
 
 
 class Tape(TorchDispatchMode):
@@ -236,3 +239,70 @@ def test_shape_holds_the_step_and_wastes_little(rows: int, width: int, more: tup
     assert rows <= count <= min(cache[0], 2 * rows - 1 or 1)
     assert width <= columns <= cache[1]
     assert columns <= max(64, width * 3 // 2)
+
+
+# ------------------------------------------------------------------------------------------------- what records on CUDA
+
+
+class Stream:
+    """Of torch's, as much as is asked for; `events` is what was done on the device's streams, in order."""
+
+    events: ClassVar[list[str]] = []
+
+    def __init__(self, device: Any = None) -> None:
+        self.device = device
+
+    def wait_stream(self, other: Stream) -> None:
+        self.events.append("wait")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """torch's interface to a device, which notes what it is asked for. Arguments are held against the real one's."""
+    real, events, mode = inspect.signature(torch.cuda.graph), Stream.events, ["default"]
+
+    @contextmanager
+    def graph(*args: Any, **options: Any) -> Iterator[None]:
+        real.bind(*args, **options)
+        events.append("recording")
+        yield
+        events.append("recorded")
+
+    def strict(wanted: str) -> None:
+        mode[0] = wanted
+        events.append(wanted)
+
+    events.clear()
+    current = Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", strict)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: events.append("replay")))
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    return events
+
+
+def test_a_step_is_run_under_supervision_and_then_recorded(cuda: list[str]) -> None:
+    def run() -> torch.Tensor:
+        cuda.append("run")
+        return torch.ones(2)
+
+    make = recorder_of(torch.device("cuda", 0))
+    assert make is not None
+    graph = make().record(run)
+    graph.replay()
+    assert cuda == ["wait", "error", "run", "default", "wait", "recording", "run", "recorded", "replay"]
+    assert graph.output.tolist() == [1, 1]
+
+
+def test_what_waits_for_the_device_is_found_before_anything_is_recorded(cuda: list[str]) -> None:
+    def run() -> torch.Tensor:
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    steps = StepGraphs(torch.device("cpu"), lambda: graphs.CudaRecorder(torch.device("cuda", 0)), lambda inputs, width: run())
+    assert steps.step([[1], [1], [1]], 64, 0) is None
+    assert steps.why_not == "RuntimeError: called a synchronizing CUDA operation"
+    assert cuda == ["wait", "error", "default"]

@@ -132,10 +132,9 @@ def device() -> Device:
     return DEVICE
 
 
-@pytest.fixture
-def load(backend: HostBackend) -> Iterator[Callable[..., Any]]:
-    """`load(folder, program, …)` is a runner, closed when the test ends."""
-    runners: list[Any] = []
+def runners(backend: TorchBackend) -> Iterator[Callable[..., Any]]:
+    """What makes runners, and closes them all when it goes on."""
+    made: list[Any] = []
 
     def make(folder: Path, entries: Any, progress: Any = lambda what, fraction: None, **rest: Any) -> Any:
         program = entries if isinstance(entries, Program) else Program({"main": entries})
@@ -143,12 +142,24 @@ def load(backend: HostBackend) -> Iterator[Callable[..., Any]]:
         context = LoadContext(
             card=card_of(folder), program=program, checkpoints={"main": folder} | further, devices=(DEVICE,), **rest
         )
-        runners.append(backend.load(context, progress))
-        return runners[-1]
+        made.append(backend.load(context, progress))
+        return made[-1]
 
     yield make
-    for runner in runners:
+    for runner in made:
         runner.close()
+
+
+@pytest.fixture
+def load(backend: HostBackend) -> Iterator[Callable[..., Any]]:
+    """`load(folder, program, …)` is a runner, closed when the test ends."""
+    yield from runners(backend)
+
+
+@pytest.fixture(scope="module")
+def load_once() -> Iterator[Callable[..., Any]]:
+    """The same for all tests of a module."""
+    yield from runners(HostBackend())
 
 
 @pytest.fixture
@@ -157,7 +168,13 @@ def crowd(load: Callable[..., Any]) -> Callable[..., Crowd]:
     return lambda folder, entry=Generate(), **rest: Crowd(load(folder, entry, **rest).engine("main"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def crowd_over() -> type[Crowd]:
+    """`crowd_over(engine)` has somewhere to put the events of an engine."""
+    return Crowd
+
+
+@pytest.fixture(scope="session")
 def forward_of() -> Callable[..., Forward]:
     from modelport.contract import ArraySpec
 

@@ -39,6 +39,11 @@ def device(index: int) -> Device:
     )
 
 
+def segment(where: int, pool: int, gib: int) -> dict[str, Any]:
+    """As torch's allocator describes one that has a GiB in use."""
+    return {"device": where, "segment_pool_id": (0, pool), "total_size": gib * GIB, "allocated_size": GIB}
+
+
 def context(folder: Path, **options: Any) -> LoadContext:
     card = ModelCard(name="m", path=str(folder))
     return LoadContext(card=card, program=Program({}), checkpoints={"main": folder}, devices=(device(1),), options=options)
@@ -54,6 +59,7 @@ def sees(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=UUIDS[places[index]]))
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (30 * GIB, 80 * GIB))
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: 45 * GIB)
+        monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: [segment(0, 0, 42), segment(0, 1, 3), segment(1, 1, 9)])
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda where: 40 * GIB)
         monkeypatch.setattr(torch.cuda, "set_device", current.append)
         return current
@@ -83,9 +89,9 @@ def test_device_that_torch_does_not_see_is_said(sees: Any) -> None:
         Gpus().torch_device(device(1))
 
 
-def test_free_memory_is_the_drivers_and_what_torch_does_not_use_of_its_own(sees: Any) -> None:
+def test_free_memory_is_the_drivers_and_what_neither_torch_nor_a_graph_uses_of_its_own(sees: Any) -> None:
     sees(0)
-    assert Gpus().free_bytes(device(0)) == (30 + 45 - 40) * GIB
+    assert Gpus().free_bytes(device(0)) == (30 + 45 - 40 - 2) * GIB
 
 
 @pytest.mark.parametrize("tf32", [False, True])
@@ -106,5 +112,6 @@ def test_float32_is_float32_unless_allowed_otherwise(sees: Any, tmp_path: Path, 
         "hardware": "GPU number 1",
         "device_memory": "30.0 of 80.0 GiB free when loaded",
         "device_bytes": str(45 * GIB),
+        "graph_bytes": str(3 * GIB),
         "tf32": str(tf32).lower(),
     }

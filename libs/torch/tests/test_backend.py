@@ -97,10 +97,15 @@ def test_several_devices_are_refused(backend: Any, tiny: Any, card: Any, device:
     assert backend.verdict(GENERATE, card(tiny("llama")), [device, device]).answer == "no"
 
 
-def test_worker_environment_sets_threads_and_lets_idle_ones_sleep(backend: Any, device: Device) -> None:
+def test_worker_environment_sets_threads_and_lets_idle_ones_sleep(
+    backend: Any, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     environment = backend.environment([device], 3)
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["TORCHINDUCTOR_COMPILE_THREADS"] == "3"
+    assert environment["TORCHINDUCTOR_CACHE_DIR"].endswith("/modelport/inductor")
 
 
 def test_verdict_speaks_of_the_precision_that_was_asked_for(backend: Any, tiny: Any, card: Any, device: Device) -> None:

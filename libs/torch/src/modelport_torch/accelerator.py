@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext
 from modelport.contract.device import Device
@@ -13,7 +13,7 @@ from modelport_torch.backend import TorchBackend
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GpuBackend", "visible"]
+__all__ = ["GpuBackend", "held_by_graphs", "visible"]
 
 _MIB = 1 << 20
 
@@ -62,12 +62,13 @@ class GpuBackend(TorchBackend):
         )
 
     def free_bytes(self, device: Device) -> int:
-        """What the driver calls free, and what torch has reserved and does not use."""
+        """What the driver calls free, and what torch has reserved and does not use, but for what graphs need when they replay."""
         import torch
 
         where = self.torch_device(device)
         free, _ = torch.cuda.mem_get_info(where)
-        return int(free) + torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+        idle = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+        return int(free) + idle - held_by_graphs(_segments(), where.index)[1]
 
     def prepare(self, context: LoadContext) -> None:
         """float32 means float32, unless `tf32` allows products of 19 bits: torch's convolutions would use them unasked."""
@@ -80,7 +81,8 @@ class GpuBackend(TorchBackend):
         torch.cuda.set_device(self.torch_device(context.devices[0]))
 
     def report(self, context: LoadContext) -> dict[str, str]:
-        """The device's name and memory, once all is loaded; `device_bytes` is what this process holds, its context left out."""
+        """The device's name and memory, once all is loaded; `device_bytes` is what this process holds, its context left out, and
+        `graph_bytes` what of it is the graphs'."""
         import torch
 
         where = self.torch_device(context.devices[0])
@@ -89,8 +91,30 @@ class GpuBackend(TorchBackend):
             "hardware": context.devices[0].name,
             "device_memory": f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free when loaded",
             "device_bytes": str(torch.cuda.memory_reserved(where)),
+            "graph_bytes": str(held_by_graphs(_segments(), where.index)[0]),
             "tf32": str(bool(context.options.get("tf32", False))).lower(),
         }
+
+
+def _segments() -> list[dict[str, Any]]:
+    import torch
+
+    found: list[dict[str, Any]] = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    return found
+
+
+def held_by_graphs(segments: Iterable[Mapping[str, Any]], index: int | None) -> tuple[int, int]:
+    """Bytes in the pools of graphs, and how many of them look idle: nobody else may have these, a replay writes to them.
+
+    Args:
+        segments: What torch's allocator says of itself (`torch.cuda.memory_snapshot`).
+        index: The device's.
+
+    >>> held_by_graphs([{"device": 0, "segment_pool_id": (0, 1), "total_size": 8, "allocated_size": 2}], 0)
+    (8, 6)
+    """
+    pools = [part for part in segments if tuple(part["segment_pool_id"]) != (0, 0) and part["device"] == index]
+    return sum(part["total_size"] for part in pools), sum(part["total_size"] - part["allocated_size"] for part in pools)
 
 
 def visible(devices: Sequence[str], wanted: str | None) -> list[int]:

@@ -23,14 +23,24 @@ class Answers(msgspec.Struct):
     texts: dict[str, list[int]] = {}
 
 
-def made_up_inputs(entry: Forward | Module, vocabulary: int | None) -> dict[str, np.ndarray] | None:
-    """A batch of two for an entry, the same each time; None if its inputs cannot be made up."""
+def made_up_inputs(
+    entry: Forward | Module, vocabulary: int | None, size: tuple[int, int] | None = None
+) -> dict[str, np.ndarray] | None:
+    """A batch for an entry, the same each time; None if its inputs cannot be made up.
+
+    Args:
+        size: (rows, tokens of the longest); every second row is shorter then. By default two of one length.
+    """
     draw = np.random.default_rng(0)
     batch: dict[str, np.ndarray] = {}
     for spec in entry.inputs:
-        named = {"batch": 2, "sequence": 16}
-        shape = entry.examples.get(spec.name) if isinstance(entry, Module) else None
-        if shape is None:
+        named = dict(zip(("batch", "sequence"), size or (2, 16), strict=True))
+        example = entry.examples.get(spec.name) if isinstance(entry, Module) else None
+        if example is not None and size is not None:
+            shape = tuple(named.get(str(axis), known) for axis, known in zip(spec.axes, example, strict=True))
+        elif example is not None:
+            shape = example
+        else:
             if any(isinstance(axis, str) and axis not in named for axis in spec.axes):
                 return None
             shape = tuple(axis if isinstance(axis, int) else named[axis] for axis in spec.axes)
@@ -38,6 +48,8 @@ def made_up_inputs(entry: Forward | Module, vocabulary: int | None) -> dict[str,
             batch[spec.name] = draw.standard_normal(shape).astype(spec.dtype)
         elif "mask" in spec.name:
             batch[spec.name] = np.ones(shape, spec.dtype)
+            if size is not None and spec.axes == ("batch", "sequence"):
+                batch[spec.name][1::2, shape[1] // 2 :] = 0
         elif spec.name == "input_ids" and vocabulary is None:
             return None
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelport.contract.backend import LoadContext, Progress, Verdict
@@ -13,6 +15,7 @@ from modelport.contract.device import Device, Probe
 from modelport.contract.errors import ConfigurationError, OutOfMemory
 from modelport.contract.program import Generate, Module, Program
 from modelport.contract.runner import Runner
+from modelport_torch.choice import compile_option
 from modelport_torch.dtype import itemsize, resolve
 from modelport_torch.quantised import Format, why_not_quantised
 from modelport_torch.support import (
@@ -95,12 +98,18 @@ class TorchBackend(ABC):
         return None
 
     def environment(self, devices: Sequence[Device], threads: int) -> dict[str, str]:
-        """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's."""
+        """Environment variables for the worker. Idle OpenMP threads sleep: spinning ones slow everybody else's.
+
+        What torch compiles is kept in the user's cache: torch's own choice is a folder that anybody may have made before.
+        """
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "modelport" / "inductor"
         return {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
+            "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
+            "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(cache),
         }
 
     def verdict(self, program: Program, card: ModelCard, devices: Sequence[Device], dtype: str = "auto") -> Verdict:
@@ -160,6 +169,7 @@ class TorchBackend(ABC):
         """
         if reason := self._refusal(context.program, context.card, context.devices[0]):
             raise ConfigurationError(reason)
+        compile_option(context.options, self.name)  # what is wrong there is said before anything is read
         self.prepare(context)
         from modelport_torch.memory import as_out_of_memory, is_out_of_memory
         from modelport_torch.runner import TorchRunner

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from modelport.contract.program import Forward, Module, Output
 from modelport_torch.array import TorchArray, to_host, to_tensor
 from modelport_torch.reduce import DenseFiles, reduce
 
+if TYPE_CHECKING:
+    from modelport_torch.compiled import CompiledCall
+
 __all__ = ["ForwardEntry"]
 
 
@@ -25,6 +28,10 @@ class ForwardEntry:
 
     Inputs that the spec names and the method does not take (`token_type_ids` for a model without them) are left out of the
     call, and stay available to reductions; a method with only `**kwargs` gets everything.
+
+    Attributes:
+        call: The model's method.
+        compiled: What is called in its stead, if anything is.
     """
 
     def __init__(self, name: str, spec: Forward | Module, model: Any, folder: Path, device: torch.device) -> None:
@@ -33,8 +40,9 @@ class ForwardEntry:
         self._device = device
         self._dense = DenseFiles(folder, device)
         self._model = model
-        self._call = self._method(model)
-        self._takes = _named_parameters(self._call)
+        self.call = self._method(model)
+        self.compiled: CompiledCall | None = None
+        self._takes = _named_parameters(self.call)
         self._extra: dict[str, Any] = {}
         if self._takes is not None and "use_cache" in self._takes:
             self._extra["use_cache"] = False
@@ -57,12 +65,26 @@ class ForwardEntry:
         self._check_ids(batch)
         tensors = {name: to_tensor(array, self._device) for name, array in batch.items()}
         kept = {name for output in self.spec.outputs if output.keep for name in (output.name, f"{output.name}_indices")}
-        return {name: TorchArray(value) if name in kept else to_host(value) for name, value in self.tensors(tensors).items()}
+        found = self.tensors(tensors)
+        if self.compiled is not None and self.compiled.graphs:
+            found |= {name: found[name].clone() for name in kept & found.keys()}  # the next replay overwrites the original
+        return {name: TorchArray(value) if name in kept else to_host(value) for name, value in found.items()}
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the model's configuration counts; None if it counts none."""
+        found = getattr(getattr(self._model, "config", None), "vocab_size", None)
+        return found if isinstance(found, int) else None
+
+    @property
+    def pad_token(self) -> int:
+        """The token that fills padding where the model's configuration says; else 0."""
+        return int(getattr(getattr(self._model, "config", None), "pad_token_id", None) or 0)
 
     def tensors(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """All wanted outputs as tensors, in the order of the spec: what an exporter traces."""
         with _eager(self._model) if self._shows_attention else nullcontext():
-            result = self._call(**self._arguments(inputs), **self._extra)
+            result = (self.compiled or self.call)(**self._arguments(inputs), **self._extra)
         outputs: dict[str, torch.Tensor] = {}
         for output in self.spec.outputs:
             values = self._reduced(output, self._pick(result, output), inputs)

@@ -19,6 +19,8 @@ from modelport_torch import dtype as dtypes
 from modelport_torch.agreement import agree
 from modelport_torch.attention import use_grouped
 from modelport_torch.calibrate import Probe
+from modelport_torch.choice import Choice, compile_option, plan
+from modelport_torch.compiled import compile_forwards
 from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
@@ -71,8 +73,10 @@ class TorchRunner:
         if context.dtype == "fast" and not context.card.quantization:  # quantised weights have the type they have
             self._quicken(dtypes.fast(self._dtypes["main"], runs))
         self._refine(refine)
+        wanted = compile_option(context.options, context.devices[0].backend)
+        shapes = self._compile(wanted) if wanted != "off" and self._forwards else None
         generates = [name for name, entry in context.program.entries.items() if isinstance(entry, Generate)]
-        max_length = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
+        max_length = self._longest()
         tokenizer = context.checkpoints["main"] / "tokenizer.json" if "tokenizer.json" in context.card.files else None
         if generates:
             budget = (context.cache_bytes if context.cache_bytes is not None else cache_bytes()) // len(generates)
@@ -81,7 +85,7 @@ class TorchRunner:
             grouped = use_grouped(model)
             entry = context.program.entries[name]
             assert isinstance(entry, Generate)
-            engine = self._engines[name] = build_engine(
+            engine, decoding = build_engine(
                 model,
                 device,
                 max_rows=context.max_items,
@@ -92,7 +96,11 @@ class TorchRunner:
                 tokenizer=tokenizer,
                 static=why_static(entry, context.card.config),
                 entry=entry,
+                compiled=wanted,
             )
+            self._engines[name] = engine
+            if wanted != "off":
+                self._facts["decode"] = decoding
             self._facts["sampler"] = engine.how
             self._facts["prefix_tokens"] = str(engine.prefix_tokens)
             self._facts["attention"] = "sdpa, grouped" if grouped else str(model.config._attn_implementation)
@@ -103,6 +111,7 @@ class TorchRunner:
             self._facts["quantization"] = context.card.quantization
         self._limits = Limits(
             max_items=context.max_items,
+            shapes=shapes,
             reductions=REDUCTIONS,
             params=frozenset.intersection(*(engine.params for engine in self._engines.values())) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
@@ -231,6 +240,26 @@ class TorchRunner:
         self._facts["linear"] = done[0] if passed else f"torch ({done[0]} was tried: {finding})"
         if not passed:
             self._load()
+
+    def _compile(self, wanted: Choice) -> tuple[tuple[int, int], ...] | None:
+        """Compiles the forwards, if that works and pays; the shapes that batches must then have, or None for any."""
+        linear = self._facts.get("linear", "torch")
+        if not linear.startswith("torch"):
+            why = f"its linear layers are {linear}, which torch does not compile; packed = false leaves them plain"
+            if wanted == "on":
+                raise ConfigurationError(f"the model cannot be compiled: {why}.", param="compile")
+            self._facts["compile"] = f"not compiled: {why}"
+            return None
+        rows, longest = self._context.max_items, self._longest()
+        planned = plan(tuple(self._context.program.entries.values()), self._device.type, rows, longest, Limits().max_tokens)
+        outcome = compile_forwards(wanted, planned, self._forwards, self._device, (rows, longest), self._progress)
+        self._facts["compile"] = outcome.fact
+        trim(self._device)
+        return outcome.shapes
+
+    def _longest(self) -> int | None:
+        """Most tokens of a sequence, as far as configuration and checkpoint say."""
+        return min((n for n in (self._context.max_length, self._context.card.limit) if n is not None), default=None)
 
     def _probe(self) -> Probe:
         entries = self._context.program.entries

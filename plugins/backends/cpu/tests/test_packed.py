@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelport.contract import ArraySpec, LoadContext, ModelCard, Module, Output, Program
+from modelport.contract import ArraySpec, ConfigurationError, LoadContext, ModelCard, Module, Output, Program
 from modelport_backend_cpu.backend import CpuBackend
 from modelport_backend_cpu.packed import PackedLinear, pack
 
@@ -107,3 +107,11 @@ def test_layers_of_other_kinds_are_left_alone() -> None:
 
     model = torch.nn.ModuleList([Special(4, 4), torch.nn.Linear(4, 4).double()])
     assert pack(model) is None
+
+
+def test_packed_layers_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packing = context(Plain, tmp_path, monkeypatch, options={"compile": "auto"})
+    runner = CpuBackend().load(packing, lambda what, fraction: None)
+    assert runner.facts["compile"].startswith("not compiled: its linear layers are oneDNN, packed (2 layers)")
+    with pytest.raises(ConfigurationError, match="packed = false leaves them plain"):
+        CpuBackend().load(msgspec.structs.replace(packing, options={"compile": "on"}), lambda what, fraction: None)

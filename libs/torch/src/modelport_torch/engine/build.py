@@ -8,18 +8,18 @@ from typing import Any, TypeAlias
 import torch
 
 from modelport.contract.errors import ConfigurationError
-from modelport.contract.generate import GenerateRequest
 from modelport.contract.program import Generate
+from modelport_torch.choice import Choice
 from modelport_torch.engine.beside import BesideEngine
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.engine import TorchEngine
 from modelport_torch.engine.model import SteppedModel
 from modelport_torch.engine.prefixes import Prefixes
-from modelport_torch.engine.rules import Rules, end_tokens
+from modelport_torch.engine.rules import end_tokens
 from modelport_torch.engine.scheduler import Scheduler
-from modelport_torch.engine.sequence import Sequence
 from modelport_torch.engine.static import StaticEngine
+from modelport_torch.engine.trial import TOLERANCE, prompts, try_graphs
 from modelport_torch.memory import is_out_of_memory
 from modelport_torch.support import cache_bytes_per_token
 
@@ -29,7 +29,6 @@ AnyEngine: TypeAlias = BesideEngine | StaticEngine
 
 _BLOCK = 64
 _PLAIN = Generate()
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 
 
 def build_engine(
@@ -44,15 +43,17 @@ def build_engine(
     tokenizer: Path | None = None,
     static: str | None = None,
     entry: Generate = _PLAIN,
-) -> AnyEngine:
-    """An engine over `model` whose cache stays within `cache_bytes`.
+    compiled: Choice = "off",
+) -> tuple[AnyEngine, str]:
+    """An engine over `model` whose cache stays within `cache_bytes`, and how its steps run, for the placement record.
 
     Up to `prefix_tokens` of the cache, and never so many that a longest sequence would not fit, are kept for requests that
     begin alike; beams may take a quarter of it beside. Constraints need the model's `tokenizer`, a tokenizer.json. `static` says
     why it is not to be stepped; a model that gives other answers in steps is not stepped either. `entry` is what the program
-    says of the loop.
+    says of the loop. `compiled` says whether steps are to be graphs.
 
     Raises:
+        ConfigurationError: if they are to be, and cannot.
         MemoryError: if not even one sequence of some length fits the cache.
     """
     try:
@@ -71,16 +72,18 @@ def build_engine(
         kept = max(min(kept, tokens - max_length - _BLOCK), 0)
     tokens = (tokens - kept) // _BLOCK * _BLOCK
     if static is not None:
-        return StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static, entry=entry)
+        engine = StaticEngine(model, device, max_rows=max_rows, max_length=max_length, max_tokens=tokens, why=static, entry=entry)
+        return engine, "as it is: only the stepped engine has graphs"
     if max_length is not None:
         tokens = min(tokens, -(-max_length // _BLOCK) * _BLOCK * max_rows)
     scheduler = Scheduler(max_rows, tokens, prefill_tokens)
-    stepped = SteppedModel(model, device, SlotCache(max_rows, tokens))
+    recorder, how = try_graphs(compiled, model, device)
+    stepped = SteppedModel(model, device, SlotCache(max_rows, tokens), recorder)
     defaults = model.generation_config
     grammars = Grammars(tokenizer, stepped.vocabulary, end_tokens(defaults)) if tokenizer else None
-    engine = TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
-    beams = StaticEngine(model, device, max_rows=max_rows, max_length=engine.max_length, max_tokens=max(tokens // 4, _BLOCK))
-    return BesideEngine(engine, beams)
+    loop = TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
+    beams = StaticEngine(model, device, max_rows=max_rows, max_length=loop.max_length, max_tokens=max(tokens // 4, _BLOCK))
+    return BesideEngine(loop, beams), how
 
 
 @torch.inference_mode()
@@ -96,8 +99,7 @@ def check_stepping(model: Any, device: torch.device) -> int:
     cache = SlotCache(2, 4 * _BLOCK)
     stepped = SteppedModel(model, device, cache)
     size = stepped.vocabulary
-    prompts = [[(7 + 13 * i) % size for i in range(5)], [(3 + 29 * i) % size for i in range(9)]]
-    rows = [Sequence(GenerateRequest(id=i, inputs={}), 0, i, prompt, Rules(), 1) for i, prompt in enumerate(prompts)]
+    rows = prompts(size, 2)
     kind = getattr(model.config, "model_type", type(model).__name__)
     try:
         got = [stepped.prefill(rows, 0, (2, 9))[0]]
@@ -112,7 +114,7 @@ def check_stepping(model: Any, device: torch.device) -> int:
             f"{kind} models cannot be called as the stepped engine does ({cause}); "
             "it is not supported for generation on the torch backends yet."
         ) from error
-    limit = _TOLERANCE.get(model.dtype, 0.1)
+    limit = TOLERANCE.get(model.dtype, 0.1)
     for index, row in enumerate(rows):
         plain = model(input_ids=torch.tensor([row.prompt + row.tokens], device=device), use_cache=False).logits[0].float()
         for step, logits in enumerate(got):

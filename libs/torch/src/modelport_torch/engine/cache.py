@@ -29,6 +29,9 @@ class SlotCache(Cache):  # type: ignore[misc]
     Args:
         max_rows: Most rows.
         max_tokens: Most rows × columns, whatever rounding would like.
+
+    Attributes:
+        generation: Another number as soon as a buffer lies elsewhere than before.
     """
 
     def __init__(self, max_rows: int, max_tokens: int) -> None:
@@ -39,6 +42,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._values: list[torch.Tensor | None] = []
         self._rows = 0
         self._columns = 0
+        self.generation = 0
         # The place of the coming forward: rows [first, first + count), columns [start, start + width), or one column per row.
         self._first = self._count = self._start = self._width = 0
         self._scatter: torch.Tensor | None = None
@@ -77,6 +81,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                         new = _zeros(old, more_rows, more_columns, *old.shape[2:])
                         new[: kept[0], : kept[1]] = old[: kept[0], : kept[1]]
                         buffers[index] = new
+                        self.generation += 1
         except (RuntimeError, MemoryError, OSError) as error:
             self.release()
             raise CacheLost(f"no memory for a cache of {more_rows} × {more_columns} tokens") from error
@@ -86,6 +91,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Gives all memory back."""
         self._keys, self._values = [], []
         self._rows = self._columns = 0
+        self.generation += 1
 
     def at_rows(self, first: int, count: int, start: int, width: int) -> None:
         """The coming forward fills columns `start` … `start + width` of `count` rows from `first` on: a prefill."""
@@ -94,9 +100,16 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def at_ends(self, lengths: list[int], device: torch.device) -> None:
         """The coming forward adds one token to each of the rows 0 … n, which hold `lengths` tokens."""
-        self._first, self._count, self._start, self._width = 0, len(lengths), max(lengths), 1
-        places = [row * self._columns + length for row, length in enumerate(lengths)]
-        self._scatter = torch.tensor(places, device=device)
+        self.at_places(torch.tensor(self.places(lengths), device=device), max(lengths) + 1)
+
+    def places(self, lengths: list[int]) -> list[int]:
+        """Where the next token of each of the rows 0 … n goes, which hold `lengths` tokens: row × columns + column."""
+        return [row * self._columns + length for row, length in enumerate(lengths)]
+
+    def at_places(self, places: torch.Tensor, width: int) -> None:
+        """The coming forward adds a token to each of the rows 0 … n at `places`, and looks at the first `width` columns."""
+        self._first, self._count, self._start, self._width = 0, len(places), width - 1, 1
+        self._scatter = places
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Row `target` becomes a copy of the first `length` tokens of row `source`."""
@@ -120,6 +133,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                 buffer = buffers[layer]
                 if buffer is None:
                     buffer = buffers[layer] = _zeros(state, self._rows, self._columns, *state.shape[1:])
+                    self.generation += 1
                 buffer[row, :length] = state[:length]
 
     # ------------------------------------------------------------------------------------------ asked by the model
@@ -139,6 +153,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         buffer = buffers[layer]
         if buffer is None:
             buffer = buffers[layer] = _zeros(new, self._rows, self._columns, new.shape[1], new.shape[3])
+            self.generation += 1
         if self._scatter is not None:
             buffer.view(-1, *buffer.shape[2:]).index_copy_(0, self._scatter, new[:, :, 0])
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from modelport.contract.generate import TokenLogprob
 from modelport_torch.array import to_tensor
 from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.graphs import Recorder, StepGraphs, step_shape
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.masks import Masks
 from modelport_torch.engine.sequence import TEXT_INPUTS, Sequence
@@ -26,9 +28,14 @@ class SteppedModel:
     """Runs forwards over rows of a `SlotCache`. The engine decides who has which row.
 
     Prompts that are prefilled together are padded on the right: causal attention never looks there, so no mask is needed.
+
+    Args:
+        recorder: What records steps as graphs; without it they run as they are.
     """
 
-    def __init__(self, model: Any, device: torch.device, cache: SlotCache) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, cache: SlotCache, recorder: Callable[[], Recorder] | None = None
+    ) -> None:
         self._model = model
         self._device = device
         self._cache = cache
@@ -39,6 +46,7 @@ class SteppedModel:
         self._cache_name = "cache" if "cache" in self._takes else "past_key_values"  # its name before transformers 5.24
         # Filler for padded columns: any token but the pad token, about which models warn.
         self._filler = 1 if getattr(config, "pad_token_id", None) == 0 else 0
+        self.graphs = StepGraphs(device, recorder, self._recorded) if recorder is not None else None
 
     def has_extra(self, sequence: Sequence) -> bool:
         """Whether its request brings more than tokens (images, audio)."""
@@ -49,18 +57,48 @@ class SteppedModel:
         return 0 if self.has_extra(sequence) else len(sequence.pending())
 
     def advance(self, rows: list[Sequence], aboard: int) -> torch.Tensor:
-        """One forward of the last token of each row: logits (rows, vocabulary). `aboard` counts every row in use."""
+        """One forward of the last token of each row: logits (rows, vocabulary), which the next call may overwrite.
+
+        `aboard` counts every row in use.
+        """
         lengths = [row.cached for row in rows]
-        longest = max(lengths)
-        self._cache.reserve(aboard, longest + 1)
-        self._cache.at_ends(lengths, self._device)
-        positions = torch.tensor(lengths, device=self._device)[:, None]
-        ids = torch.tensor([row.tokens[-1] for row in rows], device=self._device)[:, None]
-        even = min(lengths) == longest
-        logits = self._forward(ids, positions, None if even else self._masks(positions, longest + 1))
+        self._cache.reserve(aboard, max(lengths) + 1)
+        tokens = [row.tokens[-1] for row in rows]
+        logits = self._replayed(tokens, lengths) if self.graphs is not None else None
+        if logits is None:
+            logits = self._stepped(tokens, lengths)
         for row in rows:
             row.cached += 1
-        return logits[:, -1]
+        return logits
+
+    def _stepped(self, tokens: list[int], lengths: list[int]) -> torch.Tensor:
+        longest = max(lengths)
+        self._cache.at_ends(lengths, self._device)
+        positions = torch.tensor(lengths, device=self._device)[:, None]
+        even = min(lengths) == longest
+        mask = None if even else self._masks(positions, longest + 1)
+        return self._forward(torch.tensor(tokens, device=self._device)[:, None], positions, mask)[:, -1]
+
+    def _replayed(self, tokens: list[int], lengths: list[int]) -> torch.Tensor | None:
+        """The same from a graph, if there is one.
+
+        Rows that fill its shape up have a token at position 0 and leave it in their last column: whoever is joining there has
+        not come so far.
+        """
+        assert self.graphs is not None
+        used = len(tokens)
+        rows, width = step_shape(used, max(lengths) + 1, self._cache.shape)
+        spare = rows - used
+        ends = [self._cache.shape[1] - 1] * spare
+        inputs = [tokens + [self._filler] * spare, lengths + [0] * spare, self._cache.places(lengths + ends)]
+        logits = self.graphs.step(inputs, width, self._cache.generation)
+        return None if logits is None else logits[:used]
+
+    def _recorded(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+        """What a graph records: the host decides nothing in here that depends on the content of `inputs`."""
+        ids, positions, places = inputs[0][:, None], inputs[1][:, None], inputs[2]
+        self._cache.at_places(places, width)
+        return self._forward(ids, positions, self._masks(positions, width))[:, -1]
 
     def prefill(self, batch: list[Sequence], first: int, size: tuple[int, int]) -> tuple[torch.Tensor, list[Description | None]]:
         """Takes whole prompts into the rows from `first` on: logits of each one's last token, and what was asked of the prompt.
@@ -135,12 +173,17 @@ class SteppedModel:
         """Nobody runs: a cache that has grown large is given back."""
         rows, columns = self._cache.shape
         if rows * columns > _IDLE_TOKENS:
-            self._cache.release()
+            self._release()
 
     def release(self) -> None:
         """Gives the cache up, whatever it holds, and what torch has set aside."""
-        self._cache.release()
+        self._release()
         trim(self._device)
+
+    def _release(self) -> None:
+        if self.graphs is not None:
+            self.graphs.clear()
+        self._cache.release()
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any

@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         reductions: Names of the steps (`pool`, `normalize`, …) that run in the backend; the core does the others.
         params: Names of the sampling parameters and features that its engines honour (see `GenerateRequest.needs`).
         max_length: Most tokens of one sequence that fit, prompt and output together; `None` if only the model limits it.
+        linger: Share of a batch's time for which the next one may wait for callers who were just answered: for devices that are
+            the processor, which requests need too.
         holds_gil: Whether a step of its engines keeps all other Python threads of the process waiting. What a step brought is
             then sent before the next one begins, rather than one step late.
     """
@@ -38,6 +40,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reductions: frozenset[str] = frozenset()
     params: frozenset[str] = frozenset()
     max_length: int | None = None
+    linger: float = 0.0
     holds_gil: bool = False
 
 

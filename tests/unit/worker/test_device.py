@@ -377,6 +377,28 @@ async def test_what_comes_while_the_device_is_busy_shares_the_next_batch(bench: 
     assert (stats.items, stats.batches, stats.batch_tokens, stats.running, stats.waiting) == (11, 2, 22, 0, 0)
 
 
+async def test_where_the_backend_says_so_the_next_batch_waits_for_callers_who_ask_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelport.core.worker.patience._MOST_S", 30.0)
+
+    class Lingering(Gated):
+        limits = msgspec.structs.replace(Gated.limits, linger=1e9)
+
+    backend = Lingering()
+    worker = await bench.load(fake_skills.Pairs(), backend)
+    worker.call(Call(id=1, task="fake-pairs", request=pair(1)))
+    await asyncio.to_thread(backend.entered.acquire)
+    worker.call(Call(id=2, task="fake-pairs", request=pair(2)))
+    await turns(lambda: worker.stats().waiting >= 1)
+    backend.gate.set()
+    await bench.exit.end(1)
+    worker.call(Call(id=3, task="fake-pairs", request=pair(3)))
+    for number in (2, 3):
+        assert isinstance(await bench.exit.end(number), ResultPart)
+    assert backend.sizes == [1, 2]
+
+
 async def test_a_cancelled_call_leaves_the_queue_and_never_reaches_the_device(bench: Bench) -> None:
     backend = Gated()
     worker = await bench.load(fake_skills.Pairs(), backend)

@@ -21,6 +21,7 @@ from modelport.contract.session import Item, Session
 from modelport.core.worker.batcher import Plan, choose, fits, halves
 from modelport.core.worker.device import DeviceThread
 from modelport.core.worker.numbers import not_numbers, rows_that_are_numbers
+from modelport.core.worker.patience import LEAST_S, Patience
 
 __all__ = ["Rider", "Scheduler"]
 
@@ -82,6 +83,8 @@ class Scheduler:
         self._open_batches = 0
         self._aboard = 0
         self._is_pumping = False
+        self._patience = Patience(limits.linger)
+        self._holding: asyncio.TimerHandle | None = None
         self._splits_plainly = type(session).split is Session.split
         self._finishes = {
             name
@@ -135,11 +138,22 @@ class Scheduler:
         while self._waiting and self._open_batches <= self._limits.in_flight:
             self._waiting = [queued for queued in self._waiting if not queued.future.done()]
             plan = choose(self._waiting, self._limits, time.monotonic())
-            if plan is None or (self._open_batches >= self._limits.in_flight and not plan.is_full):
+            if plan is None or (self._open_batches >= self._limits.in_flight and not plan.is_full) or self._holds(plan):
                 return
             chosen = set(map(id, plan.items))
             self._waiting = [queued for queued in self._waiting if id(queued) not in chosen]
             self._dispatch(plan)
+
+    def _holds(self, plan: Plan[Queued]) -> bool:
+        """Whether it should wait for more; then the pump is called again."""
+        wait_s = 0.0 if plan.is_full else self._patience.wait_s(time.monotonic(), len(self._callers()))
+        if self._holding is not None:
+            self._holding.cancel()
+        self._holding = self._loop.call_later(max(wait_s, LEAST_S), self._pump) if wait_s else None
+        return bool(wait_s)
+
+    def _callers(self) -> set[int]:
+        return {id(queued.rider) for queued in self._waiting}
 
     def _dispatch(self, plan: Plan[Queued], *, again: bool = False) -> None:
         batch = Batch(plan, self._session, self._batch_ended)
@@ -160,6 +174,9 @@ class Scheduler:
     def _free(self, batch: Batch) -> None:
         self._open_batches -= 1
         self._aboard -= len(batch.queued)
+        callers = self._callers()
+        answered = sum(id(rider) not in callers for rider in batch.riders())
+        self._patience.batch_ended(time.monotonic(), batch.ended - batch.began, answered, len(callers))
         self._pump()
 
     def _arrived(self, batch: Batch, future: Future[Outputs]) -> None:

@@ -25,6 +25,7 @@ from modelport_torch.engine.build import AnyEngine, build_engine
 from modelport_torch.forward import ForwardEntry
 from modelport_torch.load import checkpoint_dtype, load_model, load_module
 from modelport_torch.memory import as_lost, as_out_of_memory, is_out_of_memory, trim
+from modelport_torch.processor import linger
 from modelport_torch.reduce import REDUCTIONS
 from modelport_torch.support import why_static
 
@@ -115,6 +116,7 @@ class TorchRunner:
             reductions=REDUCTIONS,
             params=frozenset.intersection(*(engine.params for engine in self._engines.values())) if generates else frozenset(),
             max_length=min([engine.max_length for engine in self._engines.values()], default=max_length),
+            linger=linger(context.threads) if device.type == "cpu" else 0.0,
         )
         self._facts |= report()
         progress("loaded", 1.0)

@@ -24,6 +24,7 @@ from modelport_backend_openvino.forward import CompiledForward
 from modelport_backend_openvino.params import ENGINE_PARAMS
 from modelport_torch.agreement import agree
 from modelport_torch.dtype import fast, resolve
+from modelport_torch.processor import linger
 
 __all__ = ["OpenVinoRunner"]
 
@@ -77,6 +78,7 @@ class OpenVinoRunner:
             reductions=_REDUCTIONS,
             params=ENGINE_PARAMS if self._engines else frozenset(),
             max_length=min(lengths, default=own),
+            linger=linger(context.threads) if self._is_processor else 0.0,
             holds_gil=bool(self._engines),  # ContinuousBatchingPipeline.step() does not release it
         )
         progress("loaded", 1.0)

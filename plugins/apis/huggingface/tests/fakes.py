@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 
 from modelport.contract.host import ModelInfo
@@ -69,13 +70,14 @@ def fake_host(
 
 
 @asynccontextmanager
-async def served(host: FakeHost, **options: Any) -> Any:
+async def served(host: FakeHost, *, limits: Mapping[str, int] | None = None, **options: Any) -> Any:
     """A plain client of a server with all three surfaces."""
+    settings = msgspec.convert({"limits": limits or {}}, Settings)
 
     class Registry:
         apis: Mapping[str, Any] = {"openai": OpenAI(), "native": Native(), "huggingface": HuggingFace(options)}
 
-    app = build_asgi(host, Registry(), Settings(), Metrics(), lambda: "ready")
+    app = build_asgi(host, Registry(), settings, Metrics(), lambda: "ready")
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client

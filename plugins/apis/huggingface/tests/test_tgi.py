@@ -91,10 +91,40 @@ async def test_the_root_answers_with_a_list_of_one():
     assert (await post(host_of(*HELLO), "/invocations", inputs="Say")).json() == [{"generated_text": "Hello"}]
 
 
-async def test_vertex_answers_each_instance():
-    body = {"instances": [{"inputs": "a"}, {"inputs": "b", "parameters": {"return_full_text": True}}]}
-    answers = (await post(host_of(*HELLO), "/vertex", **body)).json()
-    assert answers == {"predictions": [{"generated_text": "Hello"}, {"generated_text": "bHello"}]}
+async def test_sagemaker_and_vertex_take_conversations_and_prompts_of_openai():
+    say = {"messages": [{"role": "user", "content": "hi"}]}
+    chat = (await post(host_of(*HELLO), "/invocations", **say)).json()
+    assert (chat["object"], chat["model"], chat["choices"][0]["message"]["content"]) == ("chat.completion", "chat", "Hello")
+    events = (await post(host_of(*HELLO), "/invocations", **say, stream=True, model="tgi")).text
+    assert '"delta":{"content":"Hel"}' in events
+    prompt = (await post(host_of(*HELLO), "/invocations", prompt="Say")).json()
+    assert (prompt["object"], prompt["choices"][0]["text"]) == ("text_completion", "Hello")
+    both = (await post(host_of(*HELLO), "/vertex", instances=[say, {"inputs": "a"}])).json()
+    assert both == {"predictions": ["Hello", "Hello"]}
+    async with served(host_of(*HELLO)) as http:
+        for path, body in (("/invocations", say | {"top_p": 7}), ("/vertex", {"instances": [{"inputs": "a"}, say | {"top_p": 7}]})):
+            refused = await http.post(path, json=body)
+            assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+            assert "top_p" in refused.json()["error"]
+
+
+async def test_vertex_answers_each_instance_with_its_text():
+    body = {"instances": [{"inputs": "a"}, {"inputs": "b", "parameters": {"return_full_text": True}}], "parameters": {}}
+    response = await post(host_of(*HELLO), "/vertex", **body)
+    assert response.json() == {"predictions": ["Hello", "bHello"]}
+    assert response.headers["x-compute-characters"] == "2"
+
+
+async def test_vertex_says_which_parameters_it_reads_and_what_failed():
+    host = host_of(*HELLO)
+    async with served(host) as http:
+        beside = await http.post("/vertex", json={"instances": [{"inputs": "a"}], "parameters": {"max_new_tokens": 5}})
+        assert (beside.status_code, host.calls) == (422, [])
+        assert "each instance" in beside.json()["error"]
+        host.failure = ModelFailed("Its process died.")
+        for instance in ({"inputs": "a"}, {"messages": [{"role": "user", "content": "hi"}]}):
+            failed = await http.post("/vertex", json={"instances": [instance, {"inputs": "b"}]})
+            assert (failed.status_code, failed.json()["error_type"]) == (424, "generation")
 
 
 async def test_parameters_reach_the_model():

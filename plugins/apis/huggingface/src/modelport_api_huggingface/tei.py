@@ -93,7 +93,7 @@ async def _embed(call: Call, model: str, body: EmbedBody) -> Response[bytes]:
 
 async def _vectors(call: Call, model: str, body: EmbedBody) -> np.ndarray:
     _unless_crowded("inputs", body.inputs)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     normalize = body.normalize is not False
     asked = EmbeddingRequest(**body.fields(), normalize=normalize, dimensions=body.dimensions)
     result: EmbeddingResult = await call.run("feature-extraction", model, asked)
@@ -121,7 +121,7 @@ async def _by_fields(request: AnyRequest, host: HostDependency, task: str) -> Re
         if getattr(body, name) is not None:
             raise UnsupportedParameter(f"{name} has no meaning here; leave it out.", param=name)
     info = await root_of(call, (task,))
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     asked = {name: value for name, value in body.fields().items() if value is not None}
     result = await call.run(task, info.id, convert_fields(asked, call.host.tasks()[task].request))
     return json_answer(plain(result.results), call.headers())
@@ -230,7 +230,7 @@ async def rerank(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 async def _rerank(call: Call, model: str, body: RerankBody) -> Response[bytes]:
     _unless_crowded("texts", body.texts, MOST_DOCUMENTS)
     _refuse_left(body.truncation_direction)
-    call.characters = len(body.query) + _length(body.texts)
+    call.characters += len(body.query) + _length(body.texts)
     asked = RankingRequest(query=body.query, documents=body.texts, raw_scores=bool(body.raw_scores), truncate=bool(body.truncate))
     with speaking({"documents": "texts"}):
         result: RankingResult = await call.run("text-ranking", model, asked)
@@ -261,7 +261,7 @@ async def predict(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 async def _predict(call: Call, model: str, body: PredictBody) -> Response[bytes]:
     _unless_crowded("inputs", body.inputs)
     _refuse_left(body.truncation_direction)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     single = isinstance(body.inputs, str) or isinstance(body.inputs[0], str)
     entries: list[Any] = [_entry(body.inputs, "inputs")] if single else [
         _entry(each, f"inputs.{index}") for index, each in enumerate(body.inputs)
@@ -307,7 +307,7 @@ async def tokenize(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
     """The tokens of each text, in TEI's form: always nested, and special ones without a place."""
     body = decode_body(text, TokenizeBody)
     _unless_crowded("inputs", [body.inputs] if isinstance(body.inputs, str) else body.inputs)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     asked = TokenizationRequest(inputs=body.inputs, add_special_tokens=body.add_special_tokens)
     result: TokenizationResult = await call.run("tokenization", info.id, asked)
     return json_answer(plain(result.results), call.headers())

@@ -194,13 +194,30 @@ async def test_a_form_without_its_one_file_is_refused(http: httpx.AsyncClient, f
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [(b"{}", "application/json"), (b"rubbish", "multipart/form-data; boundary=x"), (b"rubbish", "multipart/form-data")],
+    [
+        (b"{}", "application/json"),
+        (b"rubbish", "multipart/form-data; boundary=x"),
+        (b"rubbish", "multipart/form-data"),
+        (
+            b'--x\r\ncontent-disposition: form-data; name="model"\r\ncontent-type: text/plain; charset=klingon\r\n\r\na\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
+        (b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n\xff\r\n--x--\r\n', "multipart/form-data; boundary=x"),
+    ],
 )
 async def test_what_is_no_form_is_refused(http: httpx.AsyncClient, body: bytes, kind: str) -> None:
     reply = await http.post("/v1/audio/transcriptions", content=body, headers={"content-type": kind})
 
     assert reply.status_code == 400
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_fields_are_no_larger_than_json_may_be(http: httpx.AsyncClient, host: Any) -> None:
+    fields = {"model": "tiny", "prompt": "x" * 10_000_001}
+    reply = await http.post("/v1/audio/transcriptions", files={"file": FILE}, data=fields)
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
+    assert not host.calls
 
 
 async def test_json_floats_of_a_stream_are_events(http: httpx.AsyncClient, host: Any) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import httpx
 import pytest
+
+from modelport.core.config.settings import Settings
+from modelport.core.plugins.discover import discover
+from modelport.core.server.routes import routes_of
 
 from .conftest import Server
 from .plugins import api, install
@@ -98,6 +103,28 @@ def test_everything_but_health_needs_a_key_and_says_so_in_the_dialect_of_the_pat
     assert set(openai_error) == {"message", "type", "param", "code"}
     preflight = {"origin": "https://a.example", "access-control-request-method": "POST"}
     assert server.client.options("/v1/models", headers=preflight).status_code != 401
+
+
+def test_every_route_of_every_api_refuses_without_a_good_key_and_keeps_operators_apart(serve):
+    server: Server = serve('[auth]\nrequired = "always"')
+    state = server.config.parent / "state"
+    good = {scope: keys(state, "create", scope, "--scope", scope) for scope in ("infer", "admin")}
+    gone = keys(state, "create", "gone", "--scope", "infer")
+    keys(state, "revoke", gone["id"])
+    registry = discover(Settings(), ["apis"])
+    assert {"native", "openai", "huggingface"} <= registry.apis.keys()
+    routes = [route for name, api in registry.apis.items() for route in routes_of(name, api.routes())]
+    assert len(routes) > 50
+    for route in routes:
+        path = re.sub(r"[{}]", "", route.template)
+        for method in route.methods:
+            for key in (None, "wrong", gone["key"]):
+                headers = {"authorization": f"Bearer {key}"} if key else {}
+                assert server.client.request(method, path, headers=headers).status_code == 401, (method, path)
+            status = server.client.request(method, path, headers={"x-api-key": good["infer"]["key"]}).status_code
+            assert status != 401, (method, path)
+            for_admins = method != "OPTIONS" and path.endswith(("/load", "/unload", "/v1/hardware", "/v1/plugins"))
+            assert (status == 403) is for_admins, (method, path, status)
 
 
 def test_infer_key_may_infer_and_nothing_else_until_it_is_revoked(tmp_path, serve):

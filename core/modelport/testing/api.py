@@ -218,6 +218,19 @@ class ApiSuite:
                 assert response.status_code == 200, response.text
         assert {received.principal.name for received in host.calls} == {"alice"}
 
+    async def test_a_key_reaches_no_further_than_it_may(self) -> None:
+        """One for other models and one that may not infer are refused, and reach no model."""
+        limited = {"others": FakePrincipal(models=frozenset({"another"})), "watches": FakePrincipal(scopes=frozenset({"admin"}))}
+        host = self.host(keys=limited)
+        for key, statuses in (("others", {403, 404}), ("watches", {403})):
+            async with connected(self.api(), host, key) as client:
+                for call in self.calls():
+                    for body in _bodies(call):
+                        response = await client.request(call.method, call.path, json=body)
+                        assert response.status_code in statuses, (key, call.path, response.text)
+                        assert self.message_of(response.content)
+        assert host.calls == []
+
     async def test_a_client_that_leaves_is_noticed(self) -> None:
         """The surface hands its scope to the host, which sees the disconnect of a plain request."""
         for call in self.calls():

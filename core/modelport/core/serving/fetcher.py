@@ -11,7 +11,7 @@ import functools
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
@@ -57,13 +57,13 @@ class Fetcher:
         self._resolve = resolve or _resolve
         self._turns = asyncio.Semaphore(settings.at_once)
 
-    def wanted(self, request: msgspec.Struct) -> Mapping[str, str]:
+    def wanted(self, request: msgspec.Struct) -> dict[str, str]:
         """The addresses in `request` that may be fetched, by the way to their fields."""
         if not self._hosts:
             return {}
         return {way: url for way, url in references(request).items() if self._is_allowed(url)}
 
-    async def fetched(self, request: R, wanted: Mapping[str, str]) -> R:
+    async def fetched(self, request: R, wanted: dict[str, str]) -> R:
         """`request` with the bytes of the media that are `wanted`, each address asked once. Others stay, and whoever reads
         them refuses them.
 

@@ -102,7 +102,8 @@ async def test_sagemaker_and_vertex_take_conversations_and_prompts_of_openai():
     both = (await post(host_of(*HELLO), "/vertex", instances=[say, {"inputs": "a"}])).json()
     assert both == {"predictions": ["Hello", "Hello"]}
     async with served(host_of(*HELLO)) as http:
-        for path, body in (("/invocations", say | {"top_p": 7}), ("/vertex", {"instances": [{"inputs": "a"}, say | {"top_p": 7}]})):
+        wrong = say | {"top_p": 7}
+        for path, body in (("/invocations", wrong), ("/vertex", {"instances": [{"inputs": "a"}, wrong]})):
             refused = await http.post(path, json=body)
             assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
             assert "top_p" in refused.json()["error"]

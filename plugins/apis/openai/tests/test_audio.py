@@ -20,6 +20,7 @@ from modelport.tasks.audio import (
 )
 
 TASK = "automatic-speech-recognition"
+PART = b'--x\r\ncontent-disposition: form-data; name="model"\r\n'
 FILE = ("speech.wav", b"RIFFsound", "audio/wav")
 SEGMENTS = [
     TranscriptSegment(start=0.0, end=2.5, text=" Hello there.", tokens=[1, 2], avg_logprob=-0.25, no_speech_prob=0.01),
@@ -198,11 +199,8 @@ async def test_a_form_without_its_one_file_is_refused(http: httpx.AsyncClient, f
         (b"{}", "application/json"),
         (b"rubbish", "multipart/form-data; boundary=x"),
         (b"rubbish", "multipart/form-data"),
-        (
-            b'--x\r\ncontent-disposition: form-data; name="model"\r\ncontent-type: text/plain; charset=klingon\r\n\r\na\r\n--x--\r\n',
-            "multipart/form-data; boundary=x",
-        ),
-        (b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n\xff\r\n--x--\r\n', "multipart/form-data; boundary=x"),
+        (PART + b"content-type: text/plain; charset=klingon\r\n\r\na\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (PART + b"\r\n\xff\r\n--x--\r\n", "multipart/form-data; boundary=x"),
     ],
 )
 async def test_what_is_no_form_is_refused(http: httpx.AsyncClient, body: bytes, kind: str) -> None:

@@ -79,7 +79,8 @@ def error_body(error: ModelportError, dialect: Dialect) -> bytes:
 def _body(error: ModelportError, dialect: Dialect, status: int) -> dict[str, Any]:
     if dialect == "openai":
         kind = "invalid_request_error" if status < 500 else "server_error"
-        return {"error": {"message": error.message, "type": kind, "param": error.param, "code": _OPENAI_CODES.get(error.kind, error.kind)}}
+        code = _OPENAI_CODES.get(error.kind, error.kind)
+        return {"error": {"message": error.message, "type": kind, "param": error.param, "code": code}}
     if dialect == "tei-openai":
         return {"message": error.message, "code": status, "type": _tei_type(error)}
     kind = _tei_type(error) if dialect == "tei" else _tgi_type(error)

@@ -39,8 +39,8 @@ class Forwarded(Response[bytes]):
         if not any(route.path == path for route in request.app.routes):
             raise NotFound(f"This is answered by the API plugin openai ({path}), which is not enabled. Enable it.")
         super().__init__(b"")
-        self._app = request.app
-        scope = request.scope
+        self._app: Any = request.app
+        scope: dict[str, Any] = dict(request.scope)
         kept = {name: value for name, value in scope.items() if name in _OF_ASGI or name.startswith("modelport.")}
         # The headers stay: their length is that of the body that was sent, which nothing behind reads.
         self._scope = {**kept, "path": path, "raw_path": path.encode()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar.datastructures import UploadFile
@@ -59,7 +59,7 @@ async def read_form(
             fields[name] = (
                 _BOOLEANS.get(str(value).lower(), value) if name == "stream" else _number(value) if name in numbers else value
             )
-    if sum(len(text) for _, text in form.multi_items() if isinstance(text, str)) > (request.app.request_max_body_size or 0):
+    if sum(len(text) for _, text in form.multi_items() if isinstance(text, str)) > cast("int", request.app.request_max_body_size):
         raise PayloadTooLarge("The fields beside the file are larger than this server takes (limits.body_bytes).")
     if len(files) != 1:
         raise invalid("file", f"The field 'file' is required once, as a file; it came {len(files)} times.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
@@ -82,9 +83,7 @@ class EmbedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/embed", status_code=200, summary="Texts to vectors", tags=["tei"])
 async def embed(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """A vector for each text, always in a list."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), EmbedBody)
-    return await _embed(call, (await root_of(call, ("feature-extraction",))).id, body)
+    return await _answer(Call(request, host), "feature-extraction", await request.body())
 
 
 async def _embed(call: Call, model: str, body: EmbedBody) -> Response[bytes]:
@@ -222,9 +221,7 @@ class RerankBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/rerank", status_code=200, summary="Texts by relevance", tags=["tei"])
 async def rerank(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every text with its score, the most relevant first."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), RerankBody)
-    return await _rerank(call, (await root_of(call, ("text-ranking",))).id, body)
+    return await _answer(Call(request, host), "text-ranking", await request.body())
 
 
 async def _rerank(call: Call, model: str, body: RerankBody) -> Response[bytes]:
@@ -253,9 +250,7 @@ class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/predict", status_code=200, summary="Texts to labels", tags=["tei"])
 async def predict(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """The labels of a text or pair, or, of a batch, of each."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), PredictBody)
-    return await _predict(call, (await root_of(call, ("text-classification",))).id, body)
+    return await _answer(Call(request, host), "text-classification", await request.body())
 
 
 async def _predict(call: Call, model: str, body: PredictBody) -> Response[bytes]:
@@ -336,13 +331,21 @@ async def decode(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 
 async def answer_own(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
     """The answer of an encoder to its own task: TEI's POST /."""
-    match next(task for task in info.tasks if task in ENCODING):
-        case "text-ranking":
-            return await _rerank(call, info.id, decode_body(text, RerankBody))
-        case "text-classification":
-            return await _predict(call, info.id, decode_body(text, PredictBody))
-        case _:
-            return await _embed(call, info.id, decode_body(text, EmbedBody))
+    return await _answer(call, next(task for task in info.tasks if task in ENCODING), text, info.id)
+
+
+async def _answer(call: Call, task: str, text: bytes, model: str | None = None) -> Response[bytes]:
+    """The answer to the body of one of the routes that POST / does too, of that model or the one for the task."""
+    kind, answer = _OWN[task]
+    body = decode_body(text, kind)
+    return await answer(call, model or (await root_of(call, (task,))).id, body)
+
+
+_OWN: Mapping[str, tuple[type[Any], Callable[[Call, str, Any], Awaitable[Response[bytes]]]]] = {
+    "feature-extraction": (EmbedBody, _embed),
+    "text-ranking": (RerankBody, _rerank),
+    "text-classification": (PredictBody, _predict),
+}
 
 
 def info_of(info: ModelInfo) -> dict[str, Any]:

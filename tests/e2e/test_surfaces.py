@@ -14,6 +14,7 @@ import pytest
 from modelport.core.config.settings import Settings
 from modelport.core.plugins.discover import discover
 from modelport.core.server.routes import routes_of
+from modelport.testing.checkpoints import tiny_bert, tiny_llama
 
 from .conftest import Server
 from .plugins import api, install
@@ -125,6 +126,28 @@ def test_every_route_of_every_api_refuses_without_a_good_key_and_keeps_operators
             assert status != 401, (method, path)
             for_admins = method != "OPTIONS" and path.endswith(("/load", "/unload", "/v1/hardware", "/v1/plugins"))
             assert (status == 403) is for_admins, (method, path, status)
+
+
+def test_a_key_for_one_model_reaches_that_one_at_the_root_too(tmp_path, serve):
+    bert, llama = tiny_bert(tmp_path / "bert"), tiny_llama(tmp_path / "llama")
+    models = f'[models.chat]\nsource = "{llama}"\n[models.embedder]\nsource = "{bert}"\n'
+    server: Server = serve(f'[auth]\nrequired = "always"\n[apis.huggingface]\nmodel = "chat"\n{models}')
+    key = keys(server.config.parent / "state", "create", "app", "--scope", "infer", "--model", "embedder")["key"]
+    server.client.headers["authorization"] = f"Bearer {key}"
+    server.until(lambda: server.client.get("/info").json().get("model_id") == "embedder")
+    for path in ("/embed", "/"):
+        assert len(server.client.post(path, json={"inputs": "a"}).json()) == 1, path
+    assert server.client.post("/generate", json={"inputs": "a"}).status_code == 404
+    say = {"messages": [{"role": "user", "content": "a"}], "model": "chat"}
+    for path, body in (
+        ("/models/chat", {"inputs": "a"}),
+        ("/models/chat/v1/chat/completions", say),
+        ("/v1/chat/completions", say),
+        ("/v1/generate", {"inputs": "a", "model": "chat"}),
+        ("/v1/infer/chat", {"prompt": "a"}),
+    ):
+        assert server.client.post(path, json=body).status_code == 403, path
+    assert server.client.get("/models/chat/health").status_code == 403
 
 
 def test_infer_key_may_infer_and_nothing_else_until_it_is_revoked(tmp_path, serve):

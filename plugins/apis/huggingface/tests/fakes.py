@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from modelport.contract.errors import InvalidRequest
 from modelport.contract.host import ModelInfo
 from modelport.contract.task import Task
 from modelport.core.config.settings import Settings
@@ -41,7 +42,9 @@ MODELS = tuple(
 
 
 def answer(task: str, request: Any, stream: bool = False) -> Any:
-    """As the kit's, with a token for each character."""
+    """As the kit's, with a token for each character. Refuses what skills refuse."""
+    if getattr(request, "inputs", True) == []:
+        raise InvalidRequest("inputs is empty.", param="inputs")
     if isinstance(request, TokenizationRequest):
         texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
         start = [TokenSpan(id=1, text="<s>", special=True)] if request.add_special_tokens else []
@@ -52,6 +55,8 @@ def answer(task: str, request: Any, stream: bool = False) -> Any:
         return TokenizationResult(results=spans)
     if isinstance(request, DetokenizationRequest):
         lists = request.ids if isinstance(request.ids[0], list) else [request.ids]
+        if any(not 0 <= each < 128 for ids in lists for each in ids):
+            raise InvalidRequest("A token id is outside the vocabulary.", param="ids")
         return DetokenizationResult(results=["".join(map(chr, ids)) for ids in lists])
     if isinstance(request, EmbeddingRequest):
         count = 1 if isinstance(request.inputs, str) or isinstance(request.inputs[0], int) else len(request.inputs)

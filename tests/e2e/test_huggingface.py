@@ -128,6 +128,12 @@ def greedy(server: Server) -> tuple[list[int], str, list[float]]:
     return new, tokenizer.decode(new, skip_special_tokens=True), logprobs
 
 
+def test_the_end_token_is_known(server, client):
+    assert client("/models/chat").get_endpoint_info()["model_id"] == "chat"  # which reads the checkpoint
+    info = server.client.get("/v1/models/chat/info").json()
+    assert info["end_tokens"] == [transformers.AutoConfig.from_pretrained(server.made["chat"]).eos_token_id]
+
+
 @pytest.mark.parametrize("path", ["", "/v1", "/models/chat", "/models/chat/v1"])
 def test_the_client_chats_at_the_address_of_the_server_and_of_a_model(client, path):
     answers = [

@@ -25,7 +25,7 @@ from modelport_api_huggingface.stream import event_stream
 
 from .fakes import TASKS, answer, fake_host, served
 
-CHAT = ModelInfo(id="chat", tasks=("text-generation", "tokenization"), context_length=64)
+CHAT = ModelInfo(id="chat", tasks=("text-generation", "tokenization"), context_length=64, end_tokens=(9, 7))
 EMBEDDER = ModelInfo(id="embedder", tasks=("feature-extraction", "tokenization"))
 
 
@@ -215,7 +215,7 @@ async def test_a_stream_is_an_event_for_each_token_and_the_whole_with_the_last()
     assert response.headers["x-accel-buffering"] == "no"
     events = events_of(response.text)
     assert [event["index"] for event in events] == [1, 2, 3]
-    assert [event["token"]["id"] for event in events] == [1, 2, None]
+    assert [event["token"]["id"] for event in events] == [1, 2, 9], "the last is the end token's"
     assert [event["token"]["special"] for event in events] == [False, False, True]
     assert [event["generated_text"] for event in events] == [None, None, "SayHello"]
     assert events[-1]["details"] == {"finish_reason": "eos_token", "generated_tokens": 3, "input_length": 3, "seed": 4}
@@ -238,6 +238,8 @@ async def test_the_events_texts_are_the_text(deltas, text):
     events = events_of((await post(host_of(*deltas), "/generate_stream", inputs="Say")).text)
     assert "".join(event["token"]["text"] for event in events) == text == events[-1]["generated_text"]
     assert [event["details"] is not None for event in events] == [*[False] * (len(events) - 1), True]
+    told = {each.id for delta in deltas for each in delta.tokens or ()}
+    assert {event["token"]["id"] for event in events} <= told | {None}, "no token is made up"
     plain = (await post(host_of(*deltas), "/generate", inputs="Say")).json()
     assert plain["generated_text"] == text
 

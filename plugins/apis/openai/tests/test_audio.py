@@ -184,6 +184,17 @@ async def test_translations_know_no_language(http: httpx.AsyncClient) -> None:
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "language")
 
 
+async def test_a_model_that_only_transcribes_says_so_of_itself(http: httpx.AsyncClient, host: Any) -> None:
+    host.answers[TASK] = InvalidRequest("task is 'translate', and this model only transcribes.", param="task")
+    reply = await http.post("/v1/audio/translations", files={"file": FILE}, data={"model": "tiny"})
+
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
+    assert "'tiny' does not translate" in reply.json()["error"]["message"]
+
+    other = await http.post("/v1/audio/translations", files={"file": FILE}, data={"model": "small"})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "model_not_supported")
+
+
 @pytest.mark.parametrize("files", [{}, {"file": ("a.wav", b"", "audio/wav")}, {"file": FILE, "second": FILE}])
 async def test_a_form_without_its_one_file_is_refused(http: httpx.AsyncClient, files: dict[str, Any]) -> None:
     more = {"note": (None, b"x")} if not files else {}

@@ -54,7 +54,8 @@ async def answer_generation(call: Call, model: str, task: str, body: GenerateBod
         asked = params.to_task(prompt, stream=stream)
         if stream:
             opened = await _opened(call, model, task, asked, params)
-            return event_stream(opened, body, call.begun(opened.model))
+            ends = call.host.model(call.principal, opened.model).end_tokens
+            return event_stream(opened, body, call.begun(opened.model), ends)
         result: GenerationResult = await call.run(task, model, asked)
         answer = answer_of(body, result.choices, call.usage.completion_tokens)
     return json_answer([answer] if as_list else answer, call.headers(generated=True))

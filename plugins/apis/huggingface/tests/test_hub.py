@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from importlib.metadata import version
 from typing import Any
 
 import huggingface_hub
@@ -221,8 +222,10 @@ async def test_the_client_chats_with_a_model_by_its_address(http, client):
     messages = [{"role": "user", "content": "hi"}]
     answer = await client.chat_completion(messages, max_tokens=5)
     assert (answer.model, answer.choices[0].message.content) == ("org/chat", "Hello")
-    stream = await client.chat_completion(messages, stream=True)
-    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "Hello"
+    chunks = [chunk async for chunk in await client.chat_completion(messages, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"
+    made_by = {each.system_fingerprint for each in (answer, *chunks)}
+    assert made_by == {f"modelport-{version('modelport')}"}, "TGI's own client insists on it"
     refused = await http.post("/models/org/chat/v1/chat/completions", json={"messages": [], "model": "dummy"})
     assert (refused.status_code, set(refused.json()["error"])) == (400, {"message", "type", "param", "code"})
 

@@ -71,7 +71,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         made = {name: make(folder / name.replace("/", "-")) for name, make in MAKERS.items()}
-    models = "".join(f'[models."{name}"]\nsource = "{path}"\nbackend = "cpu"\ndtype = "float32"\n' for name, path in made.items())
+    tables = {name: f'[models."{name}"]\nsource = "{path}"\nbackend = "cpu"\ndtype = "float32"\n' for name, path in made.items()}
+    tables["chat"] += 'aliases = ["dummy"]\n'
+    models = "".join(tables.values())
     running = Server(folder, f'[apis.openai]\n[apis.native]\n[apis.huggingface]\nmodel = "chat"\n{models}')
     running.made = made
     set_client_factory(httpx.Client)  # the client's own refuses to call anybody where HF_HUB_OFFLINE is set
@@ -124,6 +126,22 @@ def greedy(server: Server) -> tuple[list[int], str, list[float]]:
     new = made[ids.shape[1] :].tolist()
     logprobs = [float(scores[ids.shape[1] - 1 + at, token]) for at, token in enumerate(new)]
     return new, tokenizer.decode(new, skip_special_tokens=True), logprobs
+
+
+def test_the_end_token_is_known(server, client):
+    assert client("/models/chat").get_endpoint_info()["model_id"] == "chat"  # which reads the checkpoint
+    info = server.client.get("/v1/models/chat/info").json()
+    assert info["end_tokens"] == [transformers.AutoConfig.from_pretrained(server.made["chat"]).eos_token_id]
+
+
+@pytest.mark.parametrize("path", ["", "/v1", "/models/chat", "/models/chat/v1"])
+def test_the_client_chats_at_the_address_of_the_server_and_of_a_model(client, path):
+    answers = [
+        client(path).chat_completion([{"role": "user", "content": PROMPT}], max_tokens=4, temperature=0, seed=1) for _ in range(2)
+    ]
+    assert [answer.model for answer in answers] == ["chat", "chat"]
+    assert answers[0].choices == answers[1].choices
+    assert answers[0].usage.completion_tokens == 4
 
 
 @pytest.mark.parametrize("path", ["", "/models/chat", "/generate", "/models/chat/pipeline/text-generation"])

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import httpx
 import pytest
+
+from modelport.core.config.settings import Settings
+from modelport.core.plugins.discover import discover
+from modelport.core.server.routes import routes_of
+from modelport.testing.checkpoints import tiny_bert, tiny_llama
 
 from .conftest import Server
 from .plugins import api, install
@@ -98,6 +104,50 @@ def test_everything_but_health_needs_a_key_and_says_so_in_the_dialect_of_the_pat
     assert set(openai_error) == {"message", "type", "param", "code"}
     preflight = {"origin": "https://a.example", "access-control-request-method": "POST"}
     assert server.client.options("/v1/models", headers=preflight).status_code != 401
+
+
+def test_every_route_of_every_api_refuses_without_a_good_key_and_keeps_operators_apart(serve):
+    server: Server = serve('[auth]\nrequired = "always"')
+    state = server.config.parent / "state"
+    good = {scope: keys(state, "create", scope, "--scope", scope) for scope in ("infer", "admin")}
+    gone = keys(state, "create", "gone", "--scope", "infer")
+    keys(state, "revoke", gone["id"])
+    registry = discover(Settings(), ["apis"])
+    assert {"native", "openai", "huggingface"} <= registry.apis.keys()
+    routes = [route for name, api in registry.apis.items() for route in routes_of(name, api.routes())]
+    assert len(routes) > 50
+    for route in routes:
+        path = re.sub(r"[{}]", "", route.template)
+        for method in route.methods:
+            for key in (None, "wrong", gone["key"]):
+                headers = {"authorization": f"Bearer {key}"} if key else {}
+                assert server.client.request(method, path, headers=headers).status_code == 401, (method, path)
+            status = server.client.request(method, path, headers={"x-api-key": good["infer"]["key"]}).status_code
+            assert status != 401, (method, path)
+            for_admins = method != "OPTIONS" and path.endswith(("/load", "/unload", "/v1/hardware", "/v1/plugins"))
+            assert (status == 403) is for_admins, (method, path, status)
+
+
+def test_a_key_for_one_model_reaches_that_one_at_the_root_too(tmp_path, serve):
+    bert, llama = tiny_bert(tmp_path / "bert"), tiny_llama(tmp_path / "llama")
+    models = f'[models.chat]\nsource = "{llama}"\n[models.embedder]\nsource = "{bert}"\n'
+    server: Server = serve(f'[auth]\nrequired = "always"\n[apis.huggingface]\nmodel = "chat"\n{models}')
+    key = keys(server.config.parent / "state", "create", "app", "--scope", "infer", "--model", "embedder")["key"]
+    server.client.headers["authorization"] = f"Bearer {key}"
+    server.until(lambda: server.client.get("/info").json().get("model_id") == "embedder")
+    for path in ("/embed", "/"):
+        assert len(server.client.post(path, json={"inputs": "a"}).json()) == 1, path
+    assert server.client.post("/generate", json={"inputs": "a"}).status_code == 404
+    say = {"messages": [{"role": "user", "content": "a"}], "model": "chat"}
+    for path, body in (
+        ("/models/chat", {"inputs": "a"}),
+        ("/models/chat/v1/chat/completions", say),
+        ("/v1/chat/completions", say),
+        ("/v1/generate", {"inputs": "a", "model": "chat"}),
+        ("/v1/infer/chat", {"prompt": "a"}),
+    ):
+        assert server.client.post(path, json=body).status_code == 403, path
+    assert server.client.get("/models/chat/health").status_code == 403
 
 
 def test_infer_key_may_infer_and_nothing_else_until_it_is_revoked(tmp_path, serve):

@@ -36,7 +36,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `id` is the name to ask for; `aliases` mean the same model. `state` is one of `declared`, `loading`, `ready`, `busy`,
     `draining`, `unloaded`, `failed`, or `family`, which nobody has asked for yet: its first request declares it. `created` is
     the Unix time at which it was declared. `error` is the cause of `failed`.
-    `labels` are the names that its configuration gives to its classes, by index; `pooling` is how it makes one vector of many.
+    `labels` are the names that its configuration gives to its classes, by index; `pooling` is how it makes one vector of many;
+    `end_tokens` are the ids that its configuration ends texts with.
     """
 
     id: str
@@ -58,6 +59,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     labels: tuple[str, ...] = ()
     pooling: str = ""
+    end_tokens: tuple[int, ...] = ()
 
 
 class DeltaStream(Protocol):

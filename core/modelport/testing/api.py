@@ -194,6 +194,16 @@ class ApiSuite:
                 assert "surely_unknown" in self.message_of(response.content)
         assert host.calls == []
 
+    async def test_no_value_of_a_field_is_a_defect(self) -> None:
+        """Whatever stands in a field, the answer is one, or says what is wrong with it."""
+        async with connected(self.api(), self.host()) as client:
+            for call in self.calls():
+                for way in _ways(call.body):
+                    for odd in _ODD:
+                        body = _with(call.body, way, odd)
+                        response = await client.request(call.method, call.path, content=body)
+                        assert response.status_code < 500, (call.path, way, odd[:40], response.text)
+
     async def test_a_body_over_the_limit_is_413(self) -> None:
         """Whether its length is announced or not."""
         settings = msgspec.convert({"limits": {"body_bytes": 1000, "media_bytes": 1000}}, Settings)
@@ -218,6 +228,19 @@ class ApiSuite:
                 assert response.status_code == 200, response.text
         assert {received.principal.name for received in host.calls} == {"alice"}
 
+    async def test_a_key_reaches_no_further_than_it_may(self) -> None:
+        """One for other models and one that may not infer are refused, and reach no model."""
+        limited = {"others": FakePrincipal(models=frozenset({"another"})), "watches": FakePrincipal(scopes=frozenset({"admin"}))}
+        host = self.host(keys=limited)
+        for key, statuses in (("others", {403, 404}), ("watches", {403})):
+            async with connected(self.api(), host, key) as client:
+                for call in self.calls():
+                    for body in _bodies(call):
+                        response = await client.request(call.method, call.path, json=body)
+                        assert response.status_code in statuses, (key, call.path, response.text)
+                        assert self.message_of(response.content)
+        assert host.calls == []
+
     async def test_a_client_that_leaves_is_noticed(self) -> None:
         """The surface hands its scope to the host, which sees the disconnect of a plain request."""
         for call in self.calls():
@@ -225,6 +248,34 @@ class ApiSuite:
             host.gate = asyncio.Event()
             await _call_and_leave(self.api(), host, call)
             assert host.left == len(host.calls) == 1, call.path
+
+
+_ODD = (
+    b"null", b"true", b"0", b"-1", b"1.5", b"1e308", b"18446744073709551615", b"18446744073709551616", b"NaN",
+    b'""', b'" "', b'"\\u0000"', b'"\\ud800"', b'"data:,x"', b'"http://127.0.0.1/"', b'{"url":"file:///etc/passwd"}',
+    b"{}", b"[]", b"[[]]", b"[[1],[]]", b'["a",1]', *(b"[" * depth + b"]" * depth for depth in (100, 960, 965, 970, 5000)),
+)  # fmt: skip
+"""Values, as JSON or nearly, that a field may hold if nobody looks."""
+
+
+def _ways(value: Any) -> list[tuple[Any, ...]]:
+    """The ways to every value inside `value`."""
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [way for step, each in steps for way in ((step,), *((step, *rest) for rest in _ways(each)))]
+
+
+def _with(value: Any, way: tuple[Any, ...], odd: bytes) -> bytes:
+    """`value` as JSON, with `odd` at the end of `way`."""
+    if not way:
+        return odd
+    if isinstance(value, dict):
+        fields = (
+            msgspec.json.encode(key) + b":" + (_with(each, way[1:], odd) if key == way[0] else msgspec.json.encode(each))
+            for key, each in value.items()
+        )
+        return b"{" + b",".join(fields) + b"}"
+    entries = (_with(each, way[1:], odd) if place == way[0] else msgspec.json.encode(each) for place, each in enumerate(value))
+    return b"[" + b",".join(entries) + b"]"
 
 
 def _bodies(call: ApiCall) -> list[dict[str, Any]]:

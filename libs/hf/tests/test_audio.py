@@ -152,6 +152,7 @@ def test_what_is_no_sound_is_named(data: bytes, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words) as refused:
         decode_audio(Media(data=data), RATE, "audio")
     assert refused.value.param == "audio"
+    assert "BytesIO" not in refused.value.message, "what a thing is called here is nobody's affair"
 
 
 def test_a_track_of_pictures_alone_is_no_sound() -> None:

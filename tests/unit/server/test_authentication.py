@@ -209,4 +209,5 @@ async def test_a_page_can_read_a_401(connect, red):
         response = await client.post("/red/a", headers={"origin": "https://app.example"})
         assert response.status_code == 401
         assert response.headers["access-control-allow-origin"] == "*"
+        assert response.headers["access-control-expose-headers"] == "*", "times and counts of a dialect too"
         assert "access-control-allow-origin" not in (await client.post("/red/a")).headers

@@ -37,6 +37,12 @@ async def test_an_unexpected_error_tells_the_caller_nothing_but_the_id(connect, 
     assert "secret prompt" not in out + err
 
 
+async def test_what_is_nested_too_deeply_for_a_handler_is_the_callers_fault(connect, surface):
+    async with connect(surface("red", [raising(RecursionError("maximum depth"))])) as client:
+        response = await client.post("/fails")
+        assert (response.status_code, response.json()["says"]) == (400, "The request is nested too deeply.")
+
+
 async def test_without_a_dialect_the_plain_form_has_all_four_keys(connect, make_route):
     class Silent(Api):
         name = "silent"

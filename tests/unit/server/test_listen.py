@@ -314,3 +314,18 @@ async def test_a_body_over_the_limit_is_refused_on_a_real_socket_and_the_next_re
         assert (await client.post(f"{listener.url}/reads", content=b"{}")).status_code == 200
     listener.stop()
     await serving
+
+
+async def test_head_is_answered_as_get_without_the_body(build, surface, make_route):
+    served = Served(build, surface("red", [make_route(get, "/a"), make_route(post, "/b")]))
+    listener = served.listener()
+    serving = asyncio.create_task(listener.serve())
+    await served.announced.wait()
+    async with httpx.AsyncClient(headers={"x-api-key": "infer-key"}, base_url=listener.url) as client:
+        for _ in range(2):  # on one connection
+            head, whole = await client.head("/a"), await client.get("/a")
+            assert (head.status_code, head.content, whole.content) == (200, b"", b"answered")
+            assert head.headers["content-length"] == whole.headers["content-length"]
+        assert (await client.head("/b")).status_code == 405
+    listener.stop()
+    await serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from modelport.contract import ConfigurationError, DeadlineExceeded, InvalidRequest, Media, PayloadTooLarge
+from modelport.contract import Cancelled, ConfigurationError, DeadlineExceeded, InvalidRequest, Media, PayloadTooLarge
 from modelport.core.config.load import load
 from modelport.core.config.settings import MediaSettings
+from modelport.core.serving.departure import attended
 from modelport.core.serving.fetcher import Fetcher
+from modelport.core.serving.public import is_public
 from modelport.core.serving.references import filled, references
 from modelport.tasks.text import GenerationRequest, Message
 from modelport.tasks.vision import ImageClassificationRequest, VideoClassificationRequest
@@ -35,9 +38,10 @@ class Pictures(BaseHTTPRequestHandler):
             "/round": "/round",
             "/ftp": "ftp://bare.test/x",
         }.get(self.path)
-        if place is not None:
+        if place is not None or self.path == "/nowhere":
             self.send_response(302)
-            self.send_header("location", place)
+            if place is not None:
+                self.send_header("location", place)
             self.send_header("content-length", "0")
             self.end_headers()
             return
@@ -70,13 +74,21 @@ async def here(host: str, port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-def fetch(site: ThreadingHTTPServer, request: Any, *, deadline_s: float | None = None, most: int = 1000, **settings: Any) -> Any:
+def fetcher(site: ThreadingHTTPServer, *, most: int = 1000, resolve: Any = here, **settings: Any) -> Fetcher:
     port = site.server_address[1]
     hosts = [f"pictures.test:{port}", f"*.deep.test:{port}", "bare.test"]
     options = MediaSettings(**{"allowed_hosts": hosts, "allowed_networks": ["127.0.0.0/8"], "timeout_s": 10.0, **settings})
+    return Fetcher(options, most, resolve=resolve)
 
+
+async def fetched(fetcher: Fetcher, request: Any) -> Any:
+    wanted = fetcher.wanted(request)
+    return await fetcher.fetched(request, wanted) if wanted else request
+
+
+def fetch(site: ThreadingHTTPServer, request: Any, **settings: Any) -> Any:
     async def scenario() -> Any:
-        return await Fetcher(options, most, resolve=here).fetched(request, deadline_s)
+        return await fetched(fetcher(site, **settings), request)
 
     return asyncio.run(scenario())
 
@@ -119,7 +131,7 @@ def test_all_media_of_a_request_are_fetched_wherever_they_are(site: Any) -> None
 @pytest.mark.parametrize(
     "url",
     ["http://elsewhere.test/cat.png", "http://pictures.test/other-port", "https://deep.test/x", "ftp://pictures.test/x",
-     "http://[", "http://pictures.test.evil.test/x", "file:///etc/passwd", "data:,hi"],
+     "http://[", "http://xn--.test/x", "http://pictures.test.evil.test/x", "file:///etc/passwd", "data:,hi"],
 )  # fmt: skip
 def test_other_addresses_are_left_to_who_refuses_them(site: Any, url: str) -> None:
     request = ImageClassificationRequest(inputs=Media(url=url))
@@ -132,7 +144,7 @@ def test_nothing_is_fetched_by_default_or_offline(site: Any) -> None:
 
     async def offline() -> Any:
         allowed = MediaSettings(allowed_hosts=[f"pictures.test:{site.server_address[1]}"])
-        return await Fetcher(allowed, 1000, offline=True, resolve=here).fetched(request)
+        return await fetched(Fetcher(allowed, 1000, offline=True, resolve=here), request)
 
     assert asyncio.run(offline()) is request
 
@@ -145,6 +157,7 @@ def test_nothing_is_fetched_by_default_or_offline(site: Any) -> None:
         ("/away", {}, "redirected to elsewhere.test, which is not allowed"),
         ("/ftp", {}, "redirected to bare.test, which is not allowed"),
         ("/round", {}, "redirected more than 3 times"),
+        ("/nowhere", {}, "its host answered 302"),
         ("/never", {"timeout_s": 0.2}, r"did not send it within 0\.2 s"),
     ],
 )
@@ -166,26 +179,75 @@ def test_bytes_of_all_media_together_are_bounded(site: Any) -> None:
         fetch(site, VideoClassificationRequest(inputs=[Media(url=url)] * 3), most=2 * len(PICTURE))
 
 
-def test_a_deadline_ends_a_fetch(site: Any) -> None:
-    with pytest.raises(DeadlineExceeded):
-        fetch(site, image(site, "/never"), deadline_s=0.2)
+def test_a_name_that_is_none_is_refused_by_field(site: Any) -> None:
+    request = image(site, host=f"{'a' * 70}.deep.test")
+    with pytest.raises(InvalidRequest, match="label empty or too long") as refused:
+        fetch(site, request, resolve=None)
+    assert refused.value.param == "inputs.url"
+
+
+def test_an_address_is_asked_once_and_no_more_than_256_are(site: Any) -> None:
+    url = f"http://pictures.test:{site.server_address[1]}/cat.png"
+    before = len(site.asked)
+    video = fetch(site, VideoClassificationRequest(inputs=[Media(url=url)] * 300), most=300 * len(PICTURE))
+    assert {media.data for media in video.inputs} == {PICTURE}
+    assert len(video.inputs) == 300
+    assert len(site.asked) == before + 1
+
+    with pytest.raises(InvalidRequest, match="at most 256") as refused:
+        fetch(site, VideoClassificationRequest(inputs=[Media(url=f"{url}?{place}") for place in range(300)]))
+    assert refused.value.param == "inputs.256.url"
+    assert len(site.asked) == before + 1
+
+
+async def test_a_deadline_ends_a_fetch(site: Any) -> None:
+    request = image(site, "/never")
+    fetching = fetched(fetcher(site), request)
+    with pytest.raises(DeadlineExceeded, match="its media were being fetched"):
+        await attended(fetching, None, 0.2, "its media were being fetched")
+
+
+async def test_a_fetch_ends_when_the_client_leaves(site: Any) -> None:
+    async def left() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    fetching = fetched(fetcher(site), image(site, "/never"))
+    with pytest.raises(Cancelled):
+        await attended(fetching, {"modelport.receive": left}, None, "its media were being fetched")
+
+
+NOT_PUBLIC = (
+    "10.0.0.1 127.0.0.1 169.254.169.254 192.168.1.1 0.0.0.0 100.64.0.1 224.0.0.1 ::1 :: fe80::1 fd00::1 ::ffff:10.0.0.1"
+    " 64:ff9b::a9fe:a9fe 64:ff9b:1::a9fe:a9fe 2002:a9fe:a9fe:: ::a9fe:a9fe fec0::1 ff02::1 fe80::1%eth0"
+)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC.split())
+def test_addresses_that_are_not_public_are_never_asked(site: Any, address: str) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return [address]
+
+    with pytest.raises(InvalidRequest, match="no public address"):
+        fetch(site, image(site), resolve=resolve, allowed_networks=[])
 
 
 @pytest.mark.parametrize(
-    "address",
-    "10.0.0.1 127.0.0.1 169.254.169.254 192.168.1.1 0.0.0.0 100.64.0.1 224.0.0.1 ::1 fe80::1 fd00::1 ::ffff:10.0.0.1".split(),
+    ("address", "also", "good"),
+    [
+        ("8.8.8.8", "", True),
+        ("2606:4700::1111", "", True),
+        ("64:ff9b::808:808", "", True),
+        ("2002:808:808::", "", True),
+        ("::1", "::1/128", True),
+        ("fec0::1", "fec0::/10", True),
+        ("::ffff:10.0.0.1", "10.0.0.0/8", True),
+        ("64:ff9b::a00:1", "10.0.0.0/8", True),
+        ("64:ff9b::a00:1", "64:ff9b::/96", False),
+        ("10.0.0.1", "192.168.0.0/16", False),
+    ],
 )
-def test_addresses_that_are_not_public_are_never_asked(site: Any, address: str) -> None:
-    async def scenario() -> None:
-        async def resolve(host: str, port: int) -> Sequence[str]:
-            return [address]
-
-        await Fetcher(MediaSettings(allowed_hosts=["pictures.test"]), 1000, resolve=resolve).fetched(
-            ImageClassificationRequest(inputs=Media(url="http://pictures.test/cat.png"))
-        )
-
-    with pytest.raises(InvalidRequest, match="no public address"):
-        asyncio.run(scenario())
+def test_gateways_lead_nowhere_that_is_not_allowed(address: str, also: str, good: bool) -> None:
+    assert is_public(ipaddress.ip_address(address), [ipaddress.ip_network(also)] if also else []) is good
 
 
 def test_a_request_without_addresses_is_the_same_object() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from modelport.contract import (
     WrongTask,
 )
 from modelport.core.catalog.families import Families
+from modelport.core.serving.slot import Slot
 
 
 class Client:
@@ -68,6 +70,17 @@ async def test_families_are_listed_where_no_model_is_configured(world):
             (name, "family", "org/gpt2", ("echo",)) for name in listed
         ]
         assert [info.id for info in here.host.models(here.caller(models=frozenset({"a"})))] == list(models)
+
+
+async def test_what_cannot_be_sent_harms_nobody_else(world, monkeypatch):
+    here = await world({"a": {}})
+    await here.ask("a")
+    for error, kind, words in ((RecursionError(), InvalidRequest, "nested too deeply"), (ValueError(), ModelFailed, "log")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Slot, "send", Mock(side_effect=error))
+            with pytest.raises(kind, match=words):
+                await here.ask("a")
+    assert (await here.ask("a")).result.text == "hi"
 
 
 async def test_a_wrong_task_names_those_that_the_model_does(world):

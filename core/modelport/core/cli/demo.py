@@ -21,7 +21,7 @@ __all__ = ["command", "demo_root", "fetch"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to put them; by default `$MODELPORT_DEMO_DIR`, else `demo` in the cache.",
 )
-@click.option("--all", "everything", is_flag=True, help="Also the models of images, tagged text and text to text.")
+@click.option("--all", "everything", is_flag=True, help="Also the models of images, speech, tagged text and text to text.")
 @click.option("--list", "only_list", is_flag=True, help="Say what there is and whether it is complete; fetch nothing.")
 @json_option
 def command(names: tuple[str, ...], folder: Path | None, everything: bool, only_list: bool, as_json: bool) -> None:

@@ -91,7 +91,8 @@ class LimitSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 
 
 class MediaSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Media that requests name by address, fetched by the server. Of one request they may have `limits.media_bytes` together.
+    """Media that requests name by address, fetched by the server. Of one request they may be 256, and have
+    `limits.media_bytes` together.
 
     Args:
         allowed_hosts: Hosts that media are fetched from: `pictures.example.com`, `*.example.com` for all below it, with `:8080`

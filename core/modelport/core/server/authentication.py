@@ -104,6 +104,9 @@ class Authentication:
         asked_id = headers.get("x-request-id", "")
         request_id = asked_id if _SANE_ID.fullmatch(asked_id) else f"req-{secrets.token_hex(12)}"
         match = self._table.match(path, method)
+        if method == "HEAD" and "GET" in match.allowed:  # what can be read can be asked about; the HTTP server drops the body
+            match = self._table.match(path, "GET")
+            scope = {**scope, "method": "GET"}
         shared = Receiver(receive, self._body_limit) if is_http else None
         origin = headers.get("origin")
         answer = _Answer(send, request_id, self._cors.headers(origin.encode("latin-1") if origin else None))

@@ -50,11 +50,11 @@ def failure_of(error: Exception) -> Failure:
         return Failure(ModelportError("The server cannot answer this now."), 503)
     if "disconnected" in str(getattr(error, "detail", "")):
         return Failure(ModelportError("The client left while its request was read."), 499)
-    _log.error(
-        "unexpected error",
-        error=type(error).__name__,
-        where=[line.strip() for line in traceback.format_tb(error.__traceback__)[-12:]],
-    )
+    where = [line.strip() for line in traceback.format_tb(error.__traceback__)[-12:]]
+    if isinstance(error, RecursionError):  # just within what the decoder follows, and too deep for what comes after it
+        _log.warning("nested too deeply", where=where)
+        return Failure(InvalidRequest("The request is nested too deeply."))
+    _log.error("unexpected error", error=type(error).__name__, where=where)
     return Failure(
         ModelportError("The server failed in a way it should not have. Its log has the details, under this request id.")
     )

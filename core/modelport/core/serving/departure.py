@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from modelport.contract.errors import Cancelled, DeadlineExceeded
 
 __all__ = ["Departure", "attended"]
+
+T = TypeVar("T")
 
 _FIRST_LOOK_S = 0.01
 
@@ -54,8 +56,12 @@ class Departure:
                 return
 
 
-async def attended(work: Coroutine[Any, Any, None], scope: Mapping[str, Any] | None, deadline_s: float | None) -> float | None:
-    """Waits for `work` while the client is there and has time; returns what is left of its time.
+async def attended(
+    work: Coroutine[Any, Any, T], scope: Mapping[str, Any] | None, deadline_s: float | None, what: str
+) -> tuple[T, float | None]:
+    """Waits for `work` while the client is there and has time; returns its result, and what is left of the time.
+
+    `what` is being done, for the error.
 
     Raises:
         Cancelled, DeadlineExceeded: the client left, or its time is over; `work` is cancelled.
@@ -74,8 +80,7 @@ async def attended(work: Coroutine[Any, Any, None], scope: Mapping[str, Any] | N
         task.cancel()
     left_s = None if deadline_s is None else deadline_s - (asyncio.get_running_loop().time() - began)
     if not done or (left_s is not None and left_s <= 0):
-        raise DeadlineExceeded("The request's deadline passed while its model was being fetched. Give it more time.")
+        raise DeadlineExceeded(f"The request's deadline passed while {what}. Give it more time.")
     if task.cancelled():
         raise Cancelled("The client closed the connection before the answer was ready.")
-    task.result()
-    return left_s
+    return task.result(), left_s

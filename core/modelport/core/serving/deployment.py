@@ -25,6 +25,7 @@ from modelport.core.serving.job import Job, Plan, Planner
 from modelport.core.serving.keeper import Keeper, NoLongerWanted
 from modelport.core.serving.loading import Loading
 from modelport.core.serving.refusals import load_failed, not_yet, shutting_down
+from modelport.core.serving.replicas import Replicas
 from modelport.core.serving.slot import Slot
 from modelport.core.serving.ticket import Ticket
 from modelport.core.serving.traffic import Traffic
@@ -64,7 +65,8 @@ class Deployment:
         self.job = job
         self.name = job.name
         self.is_pinned = job.settings.pin
-        self.slots: list[Slot] = []
+        self._replicas = Replicas(job.model, keeper, self)
+        self.slots = self._replicas.slots
         self.record: PlacementRecord | None = None
         self.reason = ""
         self.last_used = clock.now()
@@ -91,7 +93,6 @@ class Deployment:
         self._order: Sequence[Candidate] = ()
         self._task: asyncio.Task[None] | None = None
         self._unloading: asyncio.Task[int] | None = None
-        self._background: set[asyncio.Task[int]] = set()
         self.progress = ("starting", 0.0)
         self._load_began = self._retry_at = 0.0
         self._is_held = self._is_closing = self._is_stopped = False
@@ -124,7 +125,7 @@ class Deployment:
     @property
     def memory_bytes(self) -> int:
         """What its replicas are charged for."""
-        return sum(sum(slot.memory.values()) for slot in self.slots)
+        return self._replicas.memory_bytes
 
     def submit(self, ticket: Ticket) -> None:
         """Admits a request, and sends it or lets it wait.
@@ -212,11 +213,10 @@ class Deployment:
             self._task = None
         self._fail_all(error)
         self._traffic.fail_aboard(error)
-        await asyncio.gather(*(self._stop_slot(slot) for slot in list(self.slots)))
+        await self._replicas.stop()
         if self._unloading is not None:
             await asyncio.wait([self._unloading])
-        if self._background:
-            await asyncio.wait(self._background)
+        await self._replicas.ended()
         if self._state not in {"declared", "failed"}:
             self._enter("unloaded", "the server is shutting down")
 
@@ -255,10 +255,7 @@ class Deployment:
 
     def slot_died(self, slot: Slot, cause: ModelportError, unstarted: list[int]) -> None:
         self._faults.died(slot.candidate, cause, self._clock.now())
-        self._forget(slot)
-        reaping = asyncio.ensure_future(slot.stop())
-        self._background.add(reaping)
-        reaping.add_done_callback(self._background.discard)
+        self._replicas.died(slot)
         if not self.slots and self._state == "ready":
             self._enter("loading" if self._task is not None else "unloaded", f"its worker died: {cause.message}")
         for ticket in self._traffic.rescue(slot, cause, unstarted):
@@ -360,9 +357,7 @@ class Deployment:
             self._enter("draining", reason)
         if self._state != "draining":
             return 0
-        slots = list(self.slots)
-        await asyncio.gather(*(slot.drain() for slot in slots))
-        freed = sum(await asyncio.gather(*(self._stop_slot(slot) for slot in slots)))
+        freed = await self._replicas.stop(drain=True)
         _log.info("unloaded", model=self.job.model, why=reason, freed_bytes=freed)
         self._enter("unloaded", reason)
         if self._is_wanted():
@@ -374,22 +369,6 @@ class Deployment:
         self._unloading = None
         if not task.cancelled() and task.exception() is not None:
             _log.error("unload failed", model=self.job.model, exc_info=task.exception())
-
-    async def _stop_slot(self, slot: Slot) -> int:
-        try:
-            return await slot.stop()
-        except ModelportError as error:
-            _log.error("stop failed", model=self.job.model, cause=error.message)
-            return 0
-        finally:
-            self._forget(slot)
-
-    def _forget(self, slot: Slot) -> None:
-        if slot in self.slots:
-            self.slots.remove(slot)
-        memory, slot.memory = slot.memory, {}
-        if memory:
-            self._keeper.release(self, memory)
 
     def _late(self, ticket: Ticket) -> None:
         self.cancel(ticket, not_yet(self.job.model, self._state, *self.progress, self._clock.now() - self._load_began))

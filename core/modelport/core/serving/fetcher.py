@@ -7,17 +7,21 @@ gains nothing. Proxies of the environment are not used, since they would resolve
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import functools
 import socket
+import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
-from modelport.contract.errors import DeadlineExceeded, InvalidRequest, ModelportError, PayloadTooLarge
+from modelport.contract.errors import InvalidRequest, ModelportError, PayloadTooLarge
 from modelport.contract.task import Media
 from modelport.core.config.settings import MediaSettings
+from modelport.core.serving.public import is_public
 from modelport.core.serving.references import filled, references
 
 __all__ = ["Fetcher"]
@@ -25,6 +29,9 @@ __all__ = ["Fetcher"]
 R = TypeVar("R", bound=msgspec.Struct)
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """A host's name and a port to its addresses."""
+
+_MOST_ADDRESSES = 256
+"""Different ones in one request. Each costs a question to a host that is not ours."""
 
 _MOST_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
@@ -44,74 +51,79 @@ class Fetcher:
         self, settings: MediaSettings, most_bytes: int, *, offline: bool = False, resolve: Resolve | None = None
     ) -> None:
         self._hosts = () if offline else tuple(host.lower() for host in settings.allowed_hosts)
-        self._networks = tuple(ipaddress.ip_network(network, strict=False) for network in settings.allowed_networks)
+        self._networks = tuple(ip_network(network, strict=False) for network in settings.allowed_networks)
         self._timeout_s = settings.timeout_s
         self._most_bytes = most_bytes
         self._resolve = resolve or _resolve
         self._turns = asyncio.Semaphore(settings.at_once)
 
-    async def fetched(self, request: R, deadline_s: float | None = None) -> R:
-        """`request` with the bytes of its media from allowed hosts. Other addresses stay, and whoever reads them refuses them.
+    def wanted(self, request: msgspec.Struct) -> dict[str, str]:
+        """The addresses in `request` that may be fetched, by the way to their fields."""
+        if not self._hosts:
+            return {}
+        return {way: url for way, url in references(request).items() if self._is_allowed(url)}
+
+    async def fetched(self, request: R, wanted: dict[str, str]) -> R:
+        """`request` with the bytes of the media that are `wanted`, each address asked once. Others stay, and whoever reads
+        them refuses them.
 
         Raises:
-            InvalidRequest: an allowed host did not give the media; `param` names the field.
+            InvalidRequest: an allowed host did not give the media, or there are too many; `param` names the field.
             PayloadTooLarge: they are more bytes than one request may have.
-            DeadlineExceeded: `deadline_s` seconds were over first.
         """
-        if not self._hosts:
-            return request
-        wanted = {way: url for way, url in references(request).items() if self._is_allowed(url)}
-        if not wanted:
-            return request
+        ways = {url: way for way, url in reversed(wanted.items())}
+        uses = Counter(wanted.values())
+        if len(ways) > _MOST_ADDRESSES:
+            way = [*wanted][_MOST_ADDRESSES]
+            raise InvalidRequest(f"{way} is one address too many: a request has at most {_MOST_ADDRESSES}.", param=way)
         room = _Room(self._most_bytes)
         try:
-            async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as group:
-                tasks = {way: group.create_task(self._fetch(url, way, room)) for way, url in wanted.items()}
-        except TimeoutError:
-            raise DeadlineExceeded("The request's deadline passed while its media were being fetched.") from None
+            async with asyncio.TaskGroup() as group:
+                tasks = {url: group.create_task(self._fetch(url, way, room, uses[url])) for url, way in ways.items()}
         except ExceptionGroup as errors:
             raise _first(errors) from None
-        found: R = filled(request, {way: task.result() for way, task in tasks.items()})
+        found: R = filled(request, {way: tasks[url].result() for way, url in wanted.items()})
         return found
 
     def _is_allowed(self, address: str | httpx.URL) -> bool:
         try:
             url = httpx.URL(address)
-        except httpx.InvalidURL:
+            host = url.host.lower()
+        except (httpx.InvalidURL, UnicodeError):
             return False
         if url.scheme not in _PORTS:
             return False
-        host, port = url.host.lower(), url.port or _PORTS[url.scheme]
+        port = url.port or _PORTS[url.scheme]
         names = [host, *(f"*.{host.split('.', cut)[-1]}" for cut in range(1, host.count(".") + 1))]
         if port == _PORTS[url.scheme]:
             return any(name in self._hosts for name in names)
         return any(f"{name}:{port}" in self._hosts for name in names)
 
-    async def _fetch(self, url: str, way: str, room: _Room) -> Media:
+    async def _fetch(self, url: str, way: str, room: _Room, uses: int) -> Media:
         async with self._turns:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._follow(httpx.URL(url), way, room)
+                    return await self._follow(httpx.URL(url), way, room, uses)
             except TimeoutError:
                 raise _refused(way, f"its host did not send it within {self._timeout_s:g} s") from None
-            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
                 raise _refused(way, str(error).rstrip(".") or type(error).__name__) from None
 
-    async def _follow(self, url: httpx.URL, way: str, room: _Room) -> Media:
+    async def _follow(self, url: httpx.URL, way: str, room: _Room, uses: int) -> Media:
         for _ in range(_MOST_REDIRECTS + 1):
             target = await self._pinned(url, way)
             async with (
-                httpx.AsyncClient(trust_env=False, timeout=self._timeout_s) as client,
+                httpx.AsyncClient(trust_env=False, timeout=self._timeout_s, verify=_certificates()) as client,
                 client.stream("GET", target, headers=_headers(url), extensions={"sni_hostname": url.host}) as answer,
             ):
-                if answer.is_redirect:
+                if answer.has_redirect_location:
                     url = self._next(url, answer.headers["location"], way)
                     continue
                 if answer.status_code != 200:
                     raise _refused(way, f"its host answered {answer.status_code}")
                 data = bytearray()
                 async for piece in answer.aiter_raw():
-                    room.take(len(piece))
+                    room.take(len(piece) * uses)  # each goes to the model by itself
                     data += piece
                 return Media(data=bytes(data), mime=answer.headers.get("content-type", "").partition(";")[0].strip())
         raise _refused(way, f"it is redirected more than {_MOST_REDIRECTS} times")
@@ -126,18 +138,10 @@ class Fetcher:
         """The same address with a number for the host's name, one of those that may be asked."""
         port = url.port or _PORTS[url.scheme]
         found = await self._resolve(url.host, port)
-        good = [address for address in found if self._is_public(address)]
+        good = [text for text in found if is_public(ip_address(text), self._networks)]
         if not good:
             raise _refused(way, "its host has no public address")
         return url.copy_with(host=good[0], port=port)
-
-    def _is_public(self, text: str) -> bool:
-        address = ipaddress.ip_address(text)
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = mapped or address
-        if any(address in network for network in self._networks):
-            return True
-        return address.is_global and not address.is_multicast
 
 
 class _Room:
@@ -150,6 +154,12 @@ class _Room:
         self._left -= count
         if self._left < 0:
             raise PayloadTooLarge(f"The media of the request are larger than the {self._most:,} bytes that this server takes.")
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust, read once: it takes long."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 async def _resolve(host: str, port: int) -> list[str]:

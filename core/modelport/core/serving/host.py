@@ -26,6 +26,7 @@ from modelport.core.plugins.registry import Registry
 from modelport.core.serving.access import Access
 from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock, LoopClock
+from modelport.core.serving.departure import attended
 from modelport.core.serving.deployment import Deployment
 from modelport.core.serving.dispatch import Dispatcher
 from modelport.core.serving.events import Events
@@ -39,7 +40,7 @@ from modelport.core.serving.observers import ObserverQueue
 from modelport.core.serving.planning import Planning
 from modelport.core.serving.principal import Caller
 from modelport.core.serving.refusals import shutting_down
-from modelport.core.serving.router import Router, candidates
+from modelport.core.serving.router import Route, Router, candidates
 from modelport.core.serving.stream import Stream
 from modelport.core.serving.views import family_info, hardware_view, placement_view
 
@@ -214,7 +215,7 @@ class Host:
     ) -> Reply[Any]:
         """Answers one request."""
         route = await self._router.route(task, model, request, principal, scope, options)
-        request, options = await self._with_media(request, route.options)
+        request, options = await self._with_media(request, route, scope)
         return await self._dispatcher.run(route.deployment, route.task, request, route.caller.name, scope, options)
 
     async def stream(
@@ -230,7 +231,7 @@ class Host:
         route = await self._router.route(task, model, request, principal, scope, options)
         if route.task.delta is None:
             raise InvalidRequest(f"The task {task!r} does not stream. Ask without streaming.", param="stream")
-        request, options = await self._with_media(request, route.options)
+        request, options = await self._with_media(request, route, scope)
         return await self._dispatcher.stream(route.deployment, route.task, request, route.caller.name, scope, options)
 
     # -------------------------------------------------------------------------------------------------- start and stop
@@ -342,13 +343,21 @@ class Host:
             await self._catalog.load_families()
         return self.visible(caller, name)
 
-    async def _with_media(self, request: msgspec.Struct, options: Options) -> tuple[msgspec.Struct, Options]:
+    async def _with_media(
+        self, request: msgspec.Struct, route: Route, scope: Mapping[str, Any] | None
+    ) -> tuple[msgspec.Struct, Options]:
         """The request with the media that it names by address, and the options with the time that is left."""
-        began, deadline_s = self._clock.now(), self._dispatcher.deadline_s(options)
-        fetched = await self._fetcher.fetched(request, deadline_s)
-        if fetched is request or deadline_s is None:
-            return fetched, options
-        return fetched, msgspec.structs.replace(options, deadline_s=deadline_s - (self._clock.now() - began))
+        wanted = self._fetcher.wanted(request)
+        if not wanted:
+            return request, route.options
+        fetching = self._fetcher.fetched(request, wanted)
+        try:
+            deadline_s = self._dispatcher.deadline_s(route.options)
+            request, left_s = await attended(fetching, scope, deadline_s, "its media were being fetched")
+        except ModelportError as error:
+            self._events.request_rejected(route.deployment.job.model, error.kind)
+            raise
+        return request, msgspec.structs.replace(route.options, deadline_s=left_s)
 
     def _deployments(self) -> list[Deployment]:
         return [deployment for model in self._models.values() for deployment in model.deployments.values()]

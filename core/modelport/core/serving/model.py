@@ -69,6 +69,7 @@ class Model:
         self._on_state = on_state
         self._labels: tuple[str, ...] = ()
         self._pooling = ""
+        self._end_tokens: tuple[int, ...] = ()
         self._state = "declared"
         self._reading: asyncio.Task[None] | None = None
         self._waiting = 0
@@ -133,6 +134,7 @@ class Model:
             error=self.error,
             labels=self._labels,
             pooling=self._pooling,
+            end_tokens=self._end_tokens,
         )
 
     # ---------------------------------------------------------------------------------------------------- reading
@@ -178,6 +180,7 @@ class Model:
             card = await self._catalog.card(self.name, self._advance)
             self.choice, self.card = self._catalog.choose(card, self.settings), card
             self._labels, self._pooling = _labels(card.config), _pooling(self.choice)
+            self._end_tokens = _end_tokens(card.config)
             for task in self.choice.tasks:
                 self.deployment(task)
             self._enter("declared", "its checkpoint has been read")
@@ -291,3 +294,13 @@ def _pooling(choice: Choice) -> str:
     entries = [entry for program in choice.programs.values() for entry in program.entries.values()]
     steps = (step for entry in entries for output in getattr(entry, "outputs", ()) for step in output.chain)
     return next((step.mode for step in steps if isinstance(step, Pool)), "")
+
+
+def _end_tokens(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that end a text, of the model itself or of the part of it that writes."""
+    for each in (config, config.get("text_config")):
+        found = each.get("eos_token_id") if isinstance(each, Mapping) else None
+        found = found if isinstance(found, list) else [found]
+        if all(isinstance(token, int) for token in found):
+            return tuple(found)
+    return ()

@@ -102,7 +102,7 @@ class Router:
             self._host.refuse_while_stopping()
             if model.choice is None:
                 reading = model.read(wait_s=self._settings.limits.load_wait_s)
-                left_s = await attended(reading, scope, self._deadline_s(options))
+                _, left_s = await attended(reading, scope, self._deadline_s(options), "its model was being fetched")
                 self._host.refuse_while_stopping()  # it has no place yet, so the drain does not wait for it
                 options = msgspec.structs.replace(options, deadline_s=left_s)
             options = self._completed(options, scope)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from modelport.contract.errors import ModelFailed, ModelportError
+from modelport.contract.errors import InvalidRequest, ModelFailed, ModelportError
 from modelport.core.serving.admission import Admission
 from modelport.core.serving.clock import Clock
 from modelport.core.serving.events import Events
@@ -81,7 +81,9 @@ class Traffic:
         except Exception as error:  # a request that cannot even be sent harms nobody else
             slot.aboard.pop(ticket.id, None)
             ticket.carrier = None
-            if not isinstance(error, ModelportError):
+            if isinstance(error, RecursionError):
+                error = InvalidRequest("The request is nested too deeply.")
+            elif not isinstance(error, ModelportError):
                 _log.exception("send failed", model=self._model)
                 error = ModelFailed("The request could not be sent to the model; the server's log has the details.")
             ticket.settle(error)

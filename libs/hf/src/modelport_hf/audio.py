@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,4 +179,5 @@ def _damaged(param: str, error: Exception) -> InvalidRequest:
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    text = re.sub(r"Error opening <[^>]*>: ", "", str(error))  # an object of ours, where a file's name would be
+    return " ".join(text.split())[:200].rstrip(".") or type(error).__name__

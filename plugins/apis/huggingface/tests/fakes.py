@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 
+from modelport.contract.errors import InvalidRequest
 from modelport.contract.host import ModelInfo
 from modelport.contract.task import Task
 from modelport.core.config.settings import Settings
@@ -40,7 +42,9 @@ MODELS = tuple(
 
 
 def answer(task: str, request: Any, stream: bool = False) -> Any:
-    """As the kit's, with a token for each character."""
+    """As the kit's, with a token for each character. Refuses what skills refuse."""
+    if getattr(request, "inputs", True) == []:
+        raise InvalidRequest("inputs is empty.", param="inputs")
     if isinstance(request, TokenizationRequest):
         texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
         start = [TokenSpan(id=1, text="<s>", special=True)] if request.add_special_tokens else []
@@ -51,6 +55,8 @@ def answer(task: str, request: Any, stream: bool = False) -> Any:
         return TokenizationResult(results=spans)
     if isinstance(request, DetokenizationRequest):
         lists = request.ids if isinstance(request.ids[0], list) else [request.ids]
+        if any(not 0 <= each < 128 for ids in lists for each in ids):
+            raise InvalidRequest("A token id is outside the vocabulary.", param="ids")
         return DetokenizationResult(results=["".join(map(chr, ids)) for ids in lists])
     if isinstance(request, EmbeddingRequest):
         count = 1 if isinstance(request.inputs, str) or isinstance(request.inputs[0], int) else len(request.inputs)
@@ -69,13 +75,14 @@ def fake_host(
 
 
 @asynccontextmanager
-async def served(host: FakeHost, **options: Any) -> Any:
+async def served(host: FakeHost, *, limits: Mapping[str, int] | None = None, **options: Any) -> Any:
     """A plain client of a server with all three surfaces."""
+    settings = msgspec.convert({"limits": limits or {}}, Settings)
 
     class Registry:
         apis: Mapping[str, Any] = {"openai": OpenAI(), "native": Native(), "huggingface": HuggingFace(options)}
 
-    app = build_asgi(host, Registry(), Settings(), Metrics(), lambda: "ready")
+    app = build_asgi(host, Registry(), settings, Metrics(), lambda: "ready")
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client

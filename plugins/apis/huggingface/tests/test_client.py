@@ -21,8 +21,8 @@ from modelport.tasks.text import (
     LabelScore,
 )
 
-from .agreed import TASKS, Made
 from .fakes import fake_host, official, served
+from .made import TASKS, Made
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own use of httpx
@@ -169,7 +169,7 @@ async def test_visual_question_answering():
 
 async def test_document_question_answering():
     boxes: Any = ["Total", [1, 2, 3, 4], "12", [5, 6, 7, 8]]
-    async with client_of(TASKS["document-question-answering"], Made.answers) as (client, host):
+    async with client_of(TASKS["document-question-answering"], Made.readings) as (client, host):
         found = await client.document_question_answering(PNG, "how much?", top_k=2, word_boxes=boxes)
     assert [each.answer for each in found] == ["yes", "no"]
     request = asked(host)

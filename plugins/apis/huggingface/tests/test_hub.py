@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from importlib.metadata import version
 from typing import Any
 
 import huggingface_hub
+import msgspec
 import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, TextGenerationError, ValidationError
@@ -22,8 +24,8 @@ from modelport.tasks.text import (
 )
 from modelport_api_huggingface import HuggingFace
 
-from .agreed import TASKS, Made
 from .fakes import MODELS, answer, fake_host, official, served
+from .made import TASKS, Made
 
 IMAGE = b"\x89PNG..."
 LABELS = vision.LabelsResult(results=[LabelScore("cat", 0.75)])
@@ -137,9 +139,7 @@ async def test_a_model_of_images_and_texts_that_writes_takes_both():
         assert (await http.post("/models/m", json={"inputs": "Say"})).json() == [{"generated_text": "Hello"}]
         assert (await http.post("/models/m", content=IMAGE)).json() == [{"generated_text": "a dog"}]
         for body in ({"inputs": {"image": image, "question": "?"}}, {"inputs": image, "question": "?"}):
-            assert (await http.post("/models/m", json=body)).json()[0] == {
-                "answer": "yes", "score": 0.9, "start": None, "end": None
-            }  # fmt: skip
+            assert (await http.post("/models/m", json=body)).json()[0] == {"answer": "yes", "score": 0.9}
 
 
 # ------------------------------------------------------------------------------------------------------------- bodies
@@ -190,7 +190,7 @@ async def test_a_wrong_body_is_refused_by_name(task, sent, why):
 
 
 async def test_pairs_of_words_and_boxes_are_taken_too():
-    host = fake_host(TASKS["document-question-answering"], answer=lambda *_, **__: Made.answers)
+    host = fake_host(TASKS["document-question-answering"], answer=lambda *_, **__: Made.readings)
     boxes = [["Total", [1, 2, 3, 4]], ["12", [5, 6, 7, 8]]]
     async with served(host) as http:
         body = {"inputs": {"image": "aaaa", "question": "q"}, "parameters": {"word_boxes": boxes}}
@@ -203,11 +203,6 @@ async def test_several_masks_have_several_lists():
     async with served(fake_host(tokens.FILL_MASK, answer=lambda *_, **__: MASKS)) as http:
         found = (await http.post("/models/m", json={"inputs": "[MASK] [MASK]"})).json()
     assert [[each["token_str"] for each in fillings] for fillings in found] == [["cat"], ["dog"]]
-
-
-async def test_vectors_come_as_base64_if_that_is_asked_for(http):
-    found = (await http.post("/models/embed", json={"inputs": "a", "encoding_format": "base64"})).json()
-    assert np.frombuffer(base64.b64decode(found), "<f4").tolist() == [1, 0, 0, 0]
 
 
 # --------------------------------------------------------------------------------------------------- beside the tasks
@@ -227,21 +222,41 @@ async def test_the_client_chats_with_a_model_by_its_address(http, client):
     messages = [{"role": "user", "content": "hi"}]
     answer = await client.chat_completion(messages, max_tokens=5)
     assert (answer.model, answer.choices[0].message.content) == ("org/chat", "Hello")
-    stream = await client.chat_completion(messages, stream=True)
-    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "Hello"
+    chunks = [chunk async for chunk in await client.chat_completion(messages, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello"
+    made_by = {each.system_fingerprint for each in (answer, *chunks)}
+    assert made_by == {f"modelport-{version('modelport')}"}, "TGI's own client insists on it"
     refused = await http.post("/models/org/chat/v1/chat/completions", json={"messages": [], "model": "dummy"})
     assert (refused.status_code, set(refused.json()["error"])) == (400, {"message", "type", "param", "code"})
 
 
-async def test_errors_of_chat_are_those_of_openai():
+@pytest.mark.parametrize(
+    ("path", "content", "code"),
+    [
+        ("/models/org/chat", b'{"messages": [{"role": "user", "content": "hi"}]}', "context_length_exceeded"),
+        ("/models/nobody", b'{"messages": [{"role": "user", "content": "hi"}]}', "model_not_found"),
+        ("/models/org/chat", b"[]", None),
+        ("/models/org/chat", b"{", None),
+        ("/models/org/chat", b"", None),
+    ],
+)
+async def test_errors_of_chat_are_those_of_openai(path, content, code):
     host = fake_host()
     host.failure = InputTooLong("70 tokens; the model takes 64.", param="messages")
     async with served(host) as http:
-        body = {"messages": [{"role": "user", "content": "hi"}]}
-        theirs = await http.post("/v1/chat/completions", json={**body, "model": "org/chat"})
-        ours = await http.post("/models/org/chat/v1/chat/completions", json=body)
+        model = path.removeprefix("/models/")
+        named = content.replace(b'{"m', f'{{"model": "{model}", "m'.encode())
+        theirs = await http.post("/v1/chat/completions", content=named)
+        ours = await http.post(f"{path}/v1/chat/completions", content=content)
     assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json())
-    assert ours.json()["error"]["code"] == "context_length_exceeded"
+    assert ours.json()["error"]["code"] == code
+
+
+async def test_chat_without_a_key_is_refused_as_openai_does():
+    async with served(fake_host(keys={})) as http:
+        ours = await http.post("/models/org/chat/v1/chat/completions", json={"messages": []})
+        theirs = await http.post("/v1/chat/completions", json={"messages": []})
+    assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json()) == (401, theirs.json())
 
 
 async def test_chat_without_the_plugin_openai_says_what_to_enable():
@@ -276,6 +291,55 @@ async def test_a_server_of_one_model_is_an_endpoint_of_it_whatever_it_does():
     async with served(fake_host(FEATURE_EXTRACTION)) as http, official(http, "") as client:
         assert (await client.feature_extraction(["a", "b"])).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
         assert await client.sentence_similarity("a", ["b"]) == [0]
+
+
+LIMITS = {"body_bytes": 10_000, "media_bytes": 100_000}
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/m", "/models/m/pipeline/image-classification", "/", "/invocations", "/v1/classify"], ids=str
+)
+async def test_files_may_be_larger_than_json_and_nothing_else_in_it(path):
+    host = fake_host(vision.IMAGE_CLASSIFICATION, answer=lambda *_, **__: LABELS)
+    file, text = base64.b64encode(b"x" * 30_000).decode(), "x" * 30_000
+    async with served(host, limits=LIMITS) as http:
+        for body in ({"inputs": file}, {"inputs": {"data": file}}, {"inputs": f"data:image/png;base64,{file}"}):
+            assert (await http.post(path, json=body)).status_code == 200
+        asked = len(host.calls)
+        many = b'{"inputs": [' + b"[]," * 8_000 + b"[]]}"
+        for content in (many, msgspec.json.encode({"inputs": file, "parameters": {"function_to_apply": text}})):
+            response = await http.post(path, content=content)
+            assert (response.status_code, response.json()["error_type"]) == (413, "validation"), response.text
+    assert len(host.calls) == asked
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/models/org/chat", {"inputs": "x" * 30_000}),
+        ("/v1/generate", {"model": "org/chat", "inputs": "x" * 30_000}),
+        ("/", {"inputs": "x" * 30_000}),
+        ("/invocations", {"messages": [{"role": "user", "content": "x" * 30_000}]}),
+        ("/models/embedder", {"inputs": "x" * 30_000}),
+        ("/models/embedder", {"inputs": ["x" * 100] * 300}),
+        ("/models/embedder", {"inputs": {"source_sentence": "a", "sentences": ["x" * 30_000]}}),
+        ("/v1/embed", {"model": "embedder", "inputs": "x" * 30_000}),
+    ],
+)
+async def test_texts_are_not_larger_than_json_may_be(path, body):
+    host = fake_host()
+    async with served(host, limits=LIMITS, model="org/chat") as http:
+        response = await http.post(path, json=body)
+    assert (response.status_code, host.calls) == (413, []), response.text
+
+
+async def test_embeddings_come_as_lists_or_base64_and_in_no_other_form(http):
+    body = {"inputs": "a", "encoding_format": "base64"}
+    packed = (await http.post("/models/embedder", json=body)).json()
+    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == [1, 0, 0, 0]
+    refused = await http.post("/models/embedder", json=body | {"encoding_format": "int8"})
+    assert refused.status_code == 400
+    assert "encoding_format" in refused.json()["error"]
 
 
 # ------------------------------------------------------------------------------------------------------- short routes

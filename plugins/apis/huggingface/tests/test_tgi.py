@@ -25,7 +25,7 @@ from modelport_api_huggingface.stream import event_stream
 
 from .fakes import TASKS, answer, fake_host, served
 
-CHAT = ModelInfo(id="chat", tasks=("text-generation", "tokenization"), context_length=64)
+CHAT = ModelInfo(id="chat", tasks=("text-generation", "tokenization"), context_length=64, end_tokens=(9, 7))
 EMBEDDER = ModelInfo(id="embedder", tasks=("feature-extraction", "tokenization"))
 
 
@@ -91,10 +91,41 @@ async def test_the_root_answers_with_a_list_of_one():
     assert (await post(host_of(*HELLO), "/invocations", inputs="Say")).json() == [{"generated_text": "Hello"}]
 
 
-async def test_vertex_answers_each_instance():
-    body = {"instances": [{"inputs": "a"}, {"inputs": "b", "parameters": {"return_full_text": True}}]}
-    answers = (await post(host_of(*HELLO), "/vertex", **body)).json()
-    assert answers == {"predictions": [{"generated_text": "Hello"}, {"generated_text": "bHello"}]}
+async def test_sagemaker_and_vertex_take_conversations_and_prompts_of_openai():
+    say = {"messages": [{"role": "user", "content": "hi"}]}
+    chat = (await post(host_of(*HELLO), "/invocations", **say)).json()
+    assert (chat["object"], chat["model"], chat["choices"][0]["message"]["content"]) == ("chat.completion", "chat", "Hello")
+    events = (await post(host_of(*HELLO), "/invocations", **say, stream=True, model="tgi")).text
+    assert '"delta":{"content":"Hel"}' in events
+    prompt = (await post(host_of(*HELLO), "/invocations", prompt="Say")).json()
+    assert (prompt["object"], prompt["choices"][0]["text"]) == ("text_completion", "Hello")
+    both = (await post(host_of(*HELLO), "/vertex", instances=[say, {"inputs": "a"}])).json()
+    assert both == {"predictions": ["Hello", "Hello"]}
+    async with served(host_of(*HELLO)) as http:
+        wrong = say | {"top_p": 7}
+        for path, body in (("/invocations", wrong), ("/vertex", {"instances": [{"inputs": "a"}, wrong]})):
+            refused = await http.post(path, json=body)
+            assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+            assert "top_p" in refused.json()["error"]
+
+
+async def test_vertex_answers_each_instance_with_its_text():
+    body = {"instances": [{"inputs": "a"}, {"inputs": "b", "parameters": {"return_full_text": True}}], "parameters": {}}
+    response = await post(host_of(*HELLO), "/vertex", **body)
+    assert response.json() == {"predictions": ["Hello", "bHello"]}
+    assert response.headers["x-compute-characters"] == "2"
+
+
+async def test_vertex_says_which_parameters_it_reads_and_what_failed():
+    host = host_of(*HELLO)
+    async with served(host) as http:
+        beside = await http.post("/vertex", json={"instances": [{"inputs": "a"}], "parameters": {"max_new_tokens": 5}})
+        assert (beside.status_code, host.calls) == (422, [])
+        assert "each instance" in beside.json()["error"]
+        host.failure = ModelFailed("Its process died.")
+        for instance in ({"inputs": "a"}, {"messages": [{"role": "user", "content": "hi"}]}):
+            failed = await http.post("/vertex", json={"instances": [instance, {"inputs": "b"}]})
+            assert (failed.status_code, failed.json()["error_type"]) == (424, "generation")
 
 
 async def test_parameters_reach_the_model():
@@ -184,7 +215,7 @@ async def test_a_stream_is_an_event_for_each_token_and_the_whole_with_the_last()
     assert response.headers["x-accel-buffering"] == "no"
     events = events_of(response.text)
     assert [event["index"] for event in events] == [1, 2, 3]
-    assert [event["token"]["id"] for event in events] == [1, 2, None]
+    assert [event["token"]["id"] for event in events] == [1, 2, 9], "the last is the end token's"
     assert [event["token"]["special"] for event in events] == [False, False, True]
     assert [event["generated_text"] for event in events] == [None, None, "SayHello"]
     assert events[-1]["details"] == {"finish_reason": "eos_token", "generated_tokens": 3, "input_length": 3, "seed": 4}
@@ -207,6 +238,8 @@ async def test_the_events_texts_are_the_text(deltas, text):
     events = events_of((await post(host_of(*deltas), "/generate_stream", inputs="Say")).text)
     assert "".join(event["token"]["text"] for event in events) == text == events[-1]["generated_text"]
     assert [event["details"] is not None for event in events] == [*[False] * (len(events) - 1), True]
+    told = {each.id for delta in deltas for each in delta.tokens or ()}
+    assert {event["token"]["id"] for event in events} <= told | {None}, "no token is made up"
     plain = (await post(host_of(*deltas), "/generate", inputs="Say")).json()
     assert plain["generated_text"] == text
 

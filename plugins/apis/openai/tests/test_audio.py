@@ -20,6 +20,7 @@ from modelport.tasks.audio import (
 )
 
 TASK = "automatic-speech-recognition"
+PART = b'--x\r\ncontent-disposition: form-data; name="model"\r\n'
 FILE = ("speech.wav", b"RIFFsound", "audio/wav")
 SEGMENTS = [
     TranscriptSegment(start=0.0, end=2.5, text=" Hello there.", tokens=[1, 2], avg_logprob=-0.25, no_speech_prob=0.01),
@@ -183,6 +184,17 @@ async def test_translations_know_no_language(http: httpx.AsyncClient) -> None:
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "language")
 
 
+async def test_a_model_that_only_transcribes_says_so_of_itself(http: httpx.AsyncClient, host: Any) -> None:
+    host.answers[TASK] = InvalidRequest("task is 'translate', and this model only transcribes.", param="task")
+    reply = await http.post("/v1/audio/translations", files={"file": FILE}, data={"model": "tiny"})
+
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
+    assert "'tiny' does not translate" in reply.json()["error"]["message"]
+
+    other = await http.post("/v1/audio/translations", files={"file": FILE}, data={"model": "small"})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "model_not_supported")
+
+
 @pytest.mark.parametrize("files", [{}, {"file": ("a.wav", b"", "audio/wav")}, {"file": FILE, "second": FILE}])
 async def test_a_form_without_its_one_file_is_refused(http: httpx.AsyncClient, files: dict[str, Any]) -> None:
     more = {"note": (None, b"x")} if not files else {}
@@ -194,13 +206,27 @@ async def test_a_form_without_its_one_file_is_refused(http: httpx.AsyncClient, f
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [(b"{}", "application/json"), (b"rubbish", "multipart/form-data; boundary=x"), (b"rubbish", "multipart/form-data")],
+    [
+        (b"{}", "application/json"),
+        (b"rubbish", "multipart/form-data; boundary=x"),
+        (b"rubbish", "multipart/form-data"),
+        (PART + b"content-type: text/plain; charset=klingon\r\n\r\na\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (PART + b"\r\n\xff\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+    ],
 )
 async def test_what_is_no_form_is_refused(http: httpx.AsyncClient, body: bytes, kind: str) -> None:
     reply = await http.post("/v1/audio/transcriptions", content=body, headers={"content-type": kind})
 
     assert reply.status_code == 400
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_fields_are_no_larger_than_json_may_be(http: httpx.AsyncClient, host: Any) -> None:
+    fields = {"model": "tiny", "prompt": "x" * 10_000_001}
+    reply = await http.post("/v1/audio/transcriptions", files={"file": FILE}, data=fields)
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
+    assert not host.calls
 
 
 async def test_json_floats_of_a_stream_are_events(http: httpx.AsyncClient, host: Any) -> None:

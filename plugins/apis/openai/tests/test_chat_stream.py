@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import openai
 import pytest
@@ -37,6 +38,7 @@ async def test_stream_is_exactly_what_openai_writes(http, host):
     assert done == "[DONE]"
     head = json.loads(role)
     shared = {"id": head["id"], "object": "chat.completion.chunk", "created": head["created"], "model": "tiny"}
+    shared["system_fingerprint"] = f"modelport-{version('modelport')}"
     first = {"role": "assistant", "content": "", "refusal": None}
     for item, delta, reason in [(role, first, None), (text, {"content": "Hi"}, None), (last, {}, "length")]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from modelport.contract.errors import InvalidRequest, ModelportError, NotFound
+from modelport.contract.errors import Forbidden, InvalidRequest, ModelportError, NotFound
 from modelport.contract.host import ModelInfo
 from modelport_api_huggingface.answer import Call, root_model
 from modelport_api_huggingface.errors import MODEL_KEY
@@ -19,16 +20,18 @@ ENCODING = ("feature-extraction", "text-ranking", "text-classification")
 
 
 async def root_of(call: Call, tasks: Sequence[str]) -> ModelInfo:
-    """The model for a route that one of `tasks` answers: the configured one if it does one of them, else the only one that does.
+    """The model for a route that one of `tasks` answers: the configured one if it does one of them, else the only one that does,
+    of those that the caller may use.
 
     Raises:
         InvalidRequest: several do, and the configuration names none.
         NotFound: none does.
     """
     if named := root_model(call.request):
-        info = await known(call, named)
-        if first_of(info, tasks):
-            return info
+        with suppress(Forbidden):  # to callers whose models are others it is none
+            info = await known(call, named)
+            if first_of(info, tasks):
+                return info
     fitting = [info for info in call.host.models(call.principal) if first_of(info, tasks)] or await _unread(call, tasks)
     if len(fitting) > 1:
         names = ", ".join(info.id for info in fitting)

@@ -37,6 +37,9 @@ _TEI_TYPES = {
     "not_numbers": "Backend",
     "internal": "Backend",
 }
+_OPENAI_CODES = {"invalid": None, "unauthenticated": "invalid_api_key", "too_large": "request_too_large"}
+"""Codes of those errors that the plugin openai never sees."""
+
 _FAILED = frozenset({"model_failed", "device_failed", "out_of_memory", "not_numbers"})
 _TEI_PATHS = frozenset({"/embed", "/embed_all", "/embed_sparse", "/rerank", "/predict", "/similarity", "/decode"})
 
@@ -76,7 +79,8 @@ def error_body(error: ModelportError, dialect: Dialect) -> bytes:
 def _body(error: ModelportError, dialect: Dialect, status: int) -> dict[str, Any]:
     if dialect == "openai":
         kind = "invalid_request_error" if status < 500 else "server_error"
-        return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.kind}}
+        code = _OPENAI_CODES.get(error.kind, error.kind)
+        return {"error": {"message": error.message, "type": kind, "param": error.param, "code": code}}
     if dialect == "tei-openai":
         return {"message": error.message, "code": status, "type": _tei_type(error)}
     kind = _tei_type(error) if dialect == "tei" else _tgi_type(error)

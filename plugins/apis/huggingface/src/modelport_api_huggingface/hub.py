@@ -62,10 +62,12 @@ async def answer_task(
 
     Raises:
         WrongTask: the model does not do that.
+        PayloadTooLarge: the body has more beside its files than JSON may have.
     """
     info = await known(call, name)
     compares = task_name is None and not among and _compares(payload) and "feature-extraction" in info.tasks
     if task_name == _SIMILARITY or compares:
+        payload.check_files()
         sent = {"inputs": payload.inputs, "parameters": payload.parameters, **payload.beside}
         return json_answer(await tei.similarities(call, name, convert_fields(sent, tei.SimilarityBody)), call.headers())
     tasks = call.host.tasks()
@@ -79,12 +81,13 @@ async def answer_task(
     if tgi.writes_text(task):
         if payload.is_file:
             raise InvalidRequest(f"The task '{chosen}' takes JSON, with Content-Type application/json.", param="inputs")
+        payload.check_files()
         sent = {"inputs": payload.inputs, "parameters": payload.parameters, "stream": payload.stream, **payload.beside}
         return await tgi.answer_generation(call, name, chosen, convert_fields(sent, GenerateBody), as_list=not payload.stream)
     if payload.stream:
         raise InvalidRequest(f"The task '{chosen}' is not streamed here; leave 'stream' out.", param="stream")
     asked = request_of(task, payload)
-    call.characters = _characters(asked)
+    call.characters += _characters(asked)
     result = await call.run(chosen, name, asked)
     return answer_result(task, payload, asked, result, call.headers())
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from modelport.contract.api import decode_body
-from modelport.contract.errors import InvalidRequest
+from modelport.contract.errors import InvalidRequest, PayloadTooLarge
 from modelport.contract.task import Media
 from modelport_api_huggingface.answer import AnyRequest
 
-__all__ = ["Payload", "read_payload"]
+__all__ = ["Payload", "read_payload", "read_text"]
 
 
 class Payload(msgspec.Struct, kw_only=True):
@@ -22,6 +22,7 @@ class Payload(msgspec.Struct, kw_only=True):
         parameters: How it is to be done.
         beside: What stood beside them; for some tasks parameters, for others more inputs.
         is_file: Whether the body was a file.
+        excess: By how many bytes it was larger than JSON may be; at least as many must be files.
         stream: Whether events are wanted.
     """
 
@@ -29,6 +30,7 @@ class Payload(msgspec.Struct, kw_only=True):
     parameters: dict[str, Any] = {}
     beside: dict[str, Any] = {}
     is_file: bool = False
+    excess: int = 0
     stream: bool = False
 
     @property
@@ -36,12 +38,42 @@ class Payload(msgspec.Struct, kw_only=True):
         """The parameters, wherever they stood."""
         return {**self.parameters, **self.beside}
 
+    def check_files(self, file_bytes: int = 0) -> None:
+        """Returns if the JSON without so many bytes of files, as they were sent, is not larger than JSON may be.
+
+        Raises:
+            PayloadTooLarge: it is.
+        """
+        if file_bytes < self.excess:
+            raise _too_large()
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge("The JSON is larger than this server takes (limits.body_bytes), without the files that are in it.")
+
+
+def _most_bytes(request: AnyRequest) -> int:
+    return cast("int", request.app.request_max_body_size)  # the server always sets it
+
+
+async def read_text(request: AnyRequest) -> bytes:
+    """The body, which holds no files.
+
+    Raises:
+        PayloadTooLarge: it is larger than JSON may be.
+    """
+    body = await request.body()
+    if len(body) > _most_bytes(request):
+        raise _too_large()
+    return body
+
 
 async def read_payload(request: AnyRequest) -> Payload:
     """The request's body, as its Content-Type says; without one, what begins like an object is JSON.
 
     Raises:
         InvalidRequest: it is no JSON object, or has no inputs.
+        PayloadTooLarge: it has more values than JSON without files can have.
     """
     body = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -51,6 +83,9 @@ async def read_payload(request: AnyRequest) -> Payload:
         is_json = body.lstrip()[:1] in (b"{", b"")
     if not is_json:
         return Payload(inputs=Media(data=body, mime=kind), is_file=True)
+    excess = len(body) - _most_bytes(request)
+    if excess > 0 and sum(map(body.count, (b",", b"[", b"{"))) > _most_bytes(request):  # a file has none of them
+        raise _too_large()
     fields = {name: value for name, value in decode_body(body, dict[str, Any]).items() if value is not None}
     parameters = fields.pop("parameters", {})
     if not isinstance(parameters, dict):
@@ -63,4 +98,4 @@ async def read_payload(request: AnyRequest) -> Payload:
     if inputs is None and not fields:
         raise InvalidRequest("The field 'inputs' is required.", param="inputs")
     sent = {name: value for name, value in parameters.items() if value is not None}
-    return Payload(inputs=inputs, parameters=sent, beside=fields, stream=stream)
+    return Payload(inputs=inputs, parameters=sent, beside=fields, excess=excess, stream=stream)

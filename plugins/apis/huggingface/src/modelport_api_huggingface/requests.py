@@ -27,9 +27,8 @@ Fields = dict[str, Any]
 _IGNORED = {
     "table-question-answering": ("model", "padding"),
     "text-to-speech": ("use_cache",),
-    "feature-extraction": ("encoding_format",),
 }
-"""What the official client sends and what changes no answer here (`encoding_format` is the answer's)."""
+"""What the official client sends and what changes no answer here."""
 
 _GENERATE = ("generate_parameters", "generation_parameters", "generate_kwargs")
 """What the Hub's tasks, and their older versions, call the parameters of generation."""
@@ -65,6 +64,7 @@ def request_of(task: AnyTask, payload: Payload) -> Any:
 
     Raises:
         InvalidRequest: a field is wrong, missing or unknown; the message lists the known ones.
+        PayloadTooLarge: there is too much beside the files.
     """
     kind = task.request
     fields = _fields_of(task, payload)
@@ -72,6 +72,7 @@ def request_of(task: AnyTask, payload: Payload) -> Any:
     if unknown := next((name for name in fields if name not in known), None):
         raise InvalidRequest(f"Unknown field '{unknown}'. The task '{task.name}' takes: {', '.join(known)}.", param=unknown)
     holding = _media_fields(task)
+    payload.check_files(sum(_sent_bytes(value) for name, value in fields.items() if name in holding))
     for name, value in fields.items():
         if name in holding:
             several = holding[name] and isinstance(value, list)
@@ -132,15 +133,17 @@ def _document(fields: Fields) -> Fields:
     return {**fields, "words": words, "boxes": [each for each in mixed if not isinstance(each, str)]}
 
 
-def _directed(fields: Fields) -> Fields:
-    """TEI writes directions with a capital too."""
+def _embedding(fields: Fields) -> Fields:
+    """TEI writes directions with a capital too. `encoding_format` is the answer's."""
+    if fields.pop("encoding_format", "float") not in ("float", "base64"):
+        raise InvalidRequest("The field 'encoding_format' is wrong: it is 'float' or 'base64'.", param="encoding_format")
     direction = fields.get("truncation_direction")
     return fields | {"truncation_direction": direction.lower()} if isinstance(direction, str) else fields
 
 
 _ADAPTERS: Mapping[str, Callable[[Fields], Fields]] = {
     "document-question-answering": _document,
-    "feature-extraction": _directed,
+    "feature-extraction": _embedding,
 }
 
 
@@ -160,6 +163,13 @@ def _holds(kind: Any) -> bool:
 
 def _holds_list(kind: Any) -> bool:
     return get_origin(kind) is list or any(_holds_list(part) for part in get_args(kind))
+
+
+def _sent_bytes(value: Any) -> int:
+    """How many bytes of a body are files in `value`."""
+    if isinstance(value, list | dict):
+        return sum(map(_sent_bytes, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _media(value: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Annotated, Any
 
@@ -10,19 +11,22 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from modelport.contract.api import decode_body
-from modelport.contract.errors import ModelportError, WrongTask
+from modelport.contract.errors import ModelportError, UnsupportedParameter, WrongTask
 from modelport.contract.host import ModelInfo
 from modelport_api_huggingface import hub, tei, tgi
 from modelport_api_huggingface.answer import AnyRequest, Call, HostDependency, json_answer
 from modelport_api_huggingface.choice import GENERATING, encodes, generates, root_of, task_of
 from modelport_api_huggingface.errors import error_reply
+from modelport_api_huggingface.forward import CHAT, COMPLETIONS, Forwarded, asked
 from modelport_api_huggingface.generation import GenerateBody
-from modelport_api_huggingface.payload import read_payload
+from modelport_api_huggingface.payload import read_payload, read_text
 
 __all__ = ["HANDLERS"]
 
 _NO_TASKS = frozenset({"tokenization", "detokenization"})
 """What many models do beside their own task."""
+
+Fields = dict[str, msgspec.Raw]
 
 
 def _every_task(call: Call) -> tuple[str, ...]:
@@ -38,27 +42,47 @@ async def _as_tei(answer: Awaitable[Response[Any]]) -> Response[Any]:
         return Response(reply.body, media_type=reply.media_type, status_code=reply.status, headers=reply.headers)
 
 
-@post(
-    ["/", "/invocations"], status_code=200, request_max_body_size=None, summary="The model's own task", tags=["tgi", "tei", "hub"]
-)
+@post("/", status_code=200, request_max_body_size=None, summary="The model's own task", tags=["tgi", "tei", "hub"])
 async def own(request: AnyRequest, host: HostDependency) -> Response[Any]:
     """The model's own task: text as TGI writes it, in a list of one or as events; what TEI answers at its own route for the task;
     or, if the model is of another kind or the body holds `parameters`, what the Inference API answers."""
     call = Call(request, host)
+    return await _own(call, await root_of(call, _every_task(call)))
+
+
+@post("/invocations", status_code=200, request_max_body_size=None, summary="The same, for SageMaker", tags=["tgi", "tei", "hub"])
+async def invocations(request: AnyRequest, host: HostDependency) -> Response[Any]:
+    """As POST /; a body with `messages` or `prompt` is OpenAI's, and so is its answer."""
+    call = Call(request, host)
     info = await root_of(call, _every_task(call))
     if generates(info):
-        body = decode_body(await request.body(), GenerateBody)
+        fields = decode_body(await read_text(request), Fields)
+        if path := _openai_path(fields):
+            return Forwarded(request, path, msgspec.json.encode({**fields, "model": info.id}))
+    return await _own(call, info)
+
+
+def _openai_path(fields: Fields) -> str | None:
+    return CHAT if "messages" in fields else COMPLETIONS if "prompt" in fields else None
+
+
+async def _own(call: Call, info: ModelInfo) -> Response[Any]:
+    if generates(info):
+        body = decode_body(await read_text(call.request), GenerateBody)
         return await tgi.answer_generation(call, info.id, task_of(info, GENERATING), body, as_list=not body.stream)
     if not encodes(info):
-        return await hub.answer_task(call, info.id, await read_payload(request))
+        return await hub.answer_task(call, info.id, await read_payload(call.request))
     return await _as_tei(_encoded(call, info))
 
 
 async def _encoded(call: Call, info: ModelInfo) -> Response[Any]:
-    text = await call.request.body()
-    if "parameters" in decode_body(text, dict[str, msgspec.Raw]):
+    text = await read_text(call.request)
+    if "parameters" in decode_body(text, Fields):
         return await hub.answer_task(call, info.id, await read_payload(call.request))
     return await tei.answer_own(call, info, text)
+
+
+# ------------------------------------------------------------------------------------------------------------- vertex
 
 
 class VertexBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +94,7 @@ class VertexBody(msgspec.Struct, forbid_unknown_fields=True):
 
 @post("/vertex", status_code=200, summary="The model's own task, for Vertex AI", tags=["tgi", "tei"])
 async def vertex(request: AnyRequest, host: HostDependency) -> Response[Any]:
-    """The answers to `instances`, in order, as `predictions`."""
+    """The answers to `instances`, in order, as `predictions`: texts, or what TEI answers."""
     call = Call(request, host)
     info = await root_of(call, _every_task(call))
     answer = _predictions(call, info)
@@ -80,16 +104,51 @@ async def vertex(request: AnyRequest, host: HostDependency) -> Response[Any]:
 async def _predictions(call: Call, info: ModelInfo) -> Response[bytes]:
     if not generates(info) and not encodes(info):
         raise WrongTask(f"'{info.id}' does {', '.join(info.tasks)}; ask it at /models/{info.id}.", param="task")
-    found = []
-    for instance in decode_body(await call.request.body(), VertexBody).instances:
-        if generates(info):
-            body = decode_body(bytes(instance), GenerateBody)
-            body.stream = False
-            response = await tgi.answer_generation(call, info.id, task_of(info, GENERATING), body)
-        else:
-            response = await tei.answer_own(call, info, bytes(instance))
-        found.append(msgspec.Raw(response.content))
+    body = decode_body(await call.request.body(), VertexBody)
+    if body.parameters:
+        raise UnsupportedParameter("parameters: they are those of each instance here; put them there.", param="parameters")
+    predict = _text if generates(info) else _own_of_tei
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(predict(call, info, bytes(instance))) for instance in body.instances]
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        if isinstance(first, _Refused):
+            return first.response
+        raise first from None
+    found = [task.result() for task in tasks]
     return json_answer({"predictions": found}, call.headers(generated=generates(info)))
+
+
+async def _own_of_tei(call: Call, info: ModelInfo, instance: bytes) -> Any:
+    return msgspec.Raw((await tei.answer_own(call, info, instance)).content)
+
+
+async def _text(call: Call, info: ModelInfo, instance: bytes) -> str:
+    """The text that is generated for an instance of TGI: a prompt, or a conversation."""
+    fields = decode_body(instance, Fields)
+    if "messages" in fields:
+        return await _said(call, {**fields, "model": info.id, "stream": False})
+    body = decode_body(instance, GenerateBody)
+    body.stream = False
+    response = await tgi.answer_generation(call, info.id, task_of(info, GENERATING), body)
+    return str(msgspec.json.decode(response.content)["generated_text"])
+
+
+async def _said(call: Call, fields: dict[str, Any]) -> str:
+    """What the model says next in a conversation in OpenAI's form."""
+    status, body = await asked(call.request, CHAT, fields)
+    if status != 200:
+        raise _Refused(Response(body, media_type="application/json", status_code=status))
+    return str(msgspec.json.decode(body)["choices"][0]["message"]["content"] or "")
+
+
+class _Refused(Exception):
+    """A conversation that was not continued, with the response that says why."""
+
+    def __init__(self, response: Response[bytes]) -> None:
+        super().__init__()
+        self.response = response
 
 
 @post("/tokenize", status_code=200, summary="Texts to tokens", tags=["tgi", "tei"])
@@ -108,4 +167,4 @@ async def info(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     return json_answer(hub.info_of(await root_of(call, _every_task(call))))
 
 
-HANDLERS = (own, vertex, tokenize, info)
+HANDLERS = (own, invocations, vertex, tokenize, info)

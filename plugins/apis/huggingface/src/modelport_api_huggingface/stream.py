@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,9 +18,10 @@ from modelport_api_huggingface.generation import NAMES, GenerateBody, GeneratePa
 __all__ = ["event_stream"]
 
 
-def event_stream(stream: DeltaStream, body: GenerateBody, headers: dict[str, str]) -> EventStream:
-    """The response that writes `stream`. A failure is an event with `error`, and the end."""
-    return EventStream([stream], _Writer(stream, body), headers)
+def event_stream(stream: DeltaStream, body: GenerateBody, headers: dict[str, str], end_tokens: Sequence[int] = ()) -> EventStream:
+    """The response that writes `stream`, of a model that ends texts with one of `end_tokens`. A failure is an event with `error`,
+    and the end."""
+    return EventStream([stream], _Writer(stream, body, next(iter(end_tokens), None)), headers)
 
 
 def _event(value: dict[str, Any]) -> bytes:
@@ -30,11 +32,14 @@ class _Writer:
     """Makes events of deltas. The texts of all events together are the generated text.
 
     The last event waits until the stream has ended, since it says how many tokens there were. If text ended without a token of
-    its own (the end token is none, and some backends name no tokens), an event without an id carries it.
+    its own, an event of its own carries the end: that of the end token, which engines do not name, or, where they name no tokens
+    at all, one without an id.
     """
 
-    def __init__(self, stream: DeltaStream, body: GenerateBody) -> None:
+    def __init__(self, stream: DeltaStream, body: GenerateBody, end_token: int | None) -> None:
         self._stream = stream
+        self._end_token = end_token
+        self._names_tokens = False
         self._params = body.parameters or GenerateParams()
         self._text = body.inputs if self._params.return_full_text else ""
         self._count = 0
@@ -45,9 +50,11 @@ class _Writer:
         shown = delta.text + (delta.stop_sequence or "")
         self._text += shown
         tokens = delta.tokens or []
+        self._names_tokens |= bool(tokens)
         events = [self._token(token, text) for token, text in zip(tokens, _texts(tokens, shown), strict=True)]
         if not tokens and (shown or delta.finish_reason is not None):
-            events = [self._numbered({"id": None, "text": shown, "logprob": None, "special": not shown})]
+            end_token = self._end_token if not shown and self._names_tokens else None
+            events = [self._numbered({"id": end_token, "text": shown, "logprob": None, "special": not shown})]
         if delta.finish_reason is not None:
             self._end, self._final = delta, events.pop()
         return b"".join(map(_event, events))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
@@ -82,9 +83,7 @@ class EmbedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/embed", status_code=200, summary="Texts to vectors", tags=["tei"])
 async def embed(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """A vector for each text, always in a list."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), EmbedBody)
-    return await _embed(call, (await root_of(call, ("feature-extraction",))).id, body)
+    return await _answer(Call(request, host), "feature-extraction", await request.body())
 
 
 async def _embed(call: Call, model: str, body: EmbedBody) -> Response[bytes]:
@@ -93,7 +92,7 @@ async def _embed(call: Call, model: str, body: EmbedBody) -> Response[bytes]:
 
 async def _vectors(call: Call, model: str, body: EmbedBody) -> np.ndarray:
     _unless_crowded("inputs", body.inputs)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     normalize = body.normalize is not False
     asked = EmbeddingRequest(**body.fields(), normalize=normalize, dimensions=body.dimensions)
     result: EmbeddingResult = await call.run("feature-extraction", model, asked)
@@ -121,7 +120,7 @@ async def _by_fields(request: AnyRequest, host: HostDependency, task: str) -> Re
         if getattr(body, name) is not None:
             raise UnsupportedParameter(f"{name} has no meaning here; leave it out.", param=name)
     info = await root_of(call, (task,))
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     asked = {name: value for name, value in body.fields().items() if value is not None}
     result = await call.run(task, info.id, convert_fields(asked, call.host.tasks()[task].request))
     return json_answer(plain(result.results), call.headers())
@@ -222,15 +221,13 @@ class RerankBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/rerank", status_code=200, summary="Texts by relevance", tags=["tei"])
 async def rerank(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """Every text with its score, the most relevant first."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), RerankBody)
-    return await _rerank(call, (await root_of(call, ("text-ranking",))).id, body)
+    return await _answer(Call(request, host), "text-ranking", await request.body())
 
 
 async def _rerank(call: Call, model: str, body: RerankBody) -> Response[bytes]:
     _unless_crowded("texts", body.texts, MOST_DOCUMENTS)
     _refuse_left(body.truncation_direction)
-    call.characters = len(body.query) + _length(body.texts)
+    call.characters += len(body.query) + _length(body.texts)
     asked = RankingRequest(query=body.query, documents=body.texts, raw_scores=bool(body.raw_scores), truncate=bool(body.truncate))
     with speaking({"documents": "texts"}):
         result: RankingResult = await call.run("text-ranking", model, asked)
@@ -253,15 +250,13 @@ class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 @post("/predict", status_code=200, summary="Texts to labels", tags=["tei"])
 async def predict(request: AnyRequest, host: HostDependency) -> Response[bytes]:
     """The labels of a text or pair, or, of a batch, of each."""
-    call = Call(request, host)
-    body = decode_body(await request.body(), PredictBody)
-    return await _predict(call, (await root_of(call, ("text-classification",))).id, body)
+    return await _answer(Call(request, host), "text-classification", await request.body())
 
 
 async def _predict(call: Call, model: str, body: PredictBody) -> Response[bytes]:
     _unless_crowded("inputs", body.inputs)
     _refuse_left(body.truncation_direction)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     single = isinstance(body.inputs, str) or isinstance(body.inputs[0], str)
     entries: list[Any] = [_entry(body.inputs, "inputs")] if single else [
         _entry(each, f"inputs.{index}") for index, each in enumerate(body.inputs)
@@ -307,7 +302,7 @@ async def tokenize(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
     """The tokens of each text, in TEI's form: always nested, and special ones without a place."""
     body = decode_body(text, TokenizeBody)
     _unless_crowded("inputs", [body.inputs] if isinstance(body.inputs, str) else body.inputs)
-    call.characters = _length(body.inputs)
+    call.characters += _length(body.inputs)
     asked = TokenizationRequest(inputs=body.inputs, add_special_tokens=body.add_special_tokens)
     result: TokenizationResult = await call.run("tokenization", info.id, asked)
     return json_answer(plain(result.results), call.headers())
@@ -336,13 +331,21 @@ async def decode(request: AnyRequest, host: HostDependency) -> Response[bytes]:
 
 async def answer_own(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
     """The answer of an encoder to its own task: TEI's POST /."""
-    match next(task for task in info.tasks if task in ENCODING):
-        case "text-ranking":
-            return await _rerank(call, info.id, decode_body(text, RerankBody))
-        case "text-classification":
-            return await _predict(call, info.id, decode_body(text, PredictBody))
-        case _:
-            return await _embed(call, info.id, decode_body(text, EmbedBody))
+    return await _answer(call, next(task for task in info.tasks if task in ENCODING), text, info.id)
+
+
+async def _answer(call: Call, task: str, text: bytes, model: str | None = None) -> Response[bytes]:
+    """The answer to the body of one of the routes that POST / does too, of that model or the one for the task."""
+    kind, answer = _OWN[task]
+    body = decode_body(text, kind)
+    return await answer(call, model or (await root_of(call, (task,))).id, body)
+
+
+_OWN: Mapping[str, tuple[type[Any], Callable[[Call, str, Any], Awaitable[Response[bytes]]]]] = {
+    "feature-extraction": (EmbedBody, _embed),
+    "text-ranking": (RerankBody, _rerank),
+    "text-classification": (PredictBody, _predict),
+}
 
 
 def info_of(info: ModelInfo) -> dict[str, Any]:

@@ -48,13 +48,14 @@ async def answer_generation(call: Call, model: str, task: str, body: GenerateBod
     params = body.parameters or GenerateParams()
     stream = bool(body.stream)
     params.check(stream)
-    call.characters = len(body.inputs)
+    call.characters += len(body.inputs)
     with speaking(NAMES):
         prompt = await _truncated(call, model, body.inputs, params.truncate) if params.truncate else body.inputs
         asked = params.to_task(prompt, stream=stream)
         if stream:
             opened = await _opened(call, model, task, asked, params)
-            return event_stream(opened, body, call.begun(opened.model))
+            ends = call.host.model(call.principal, opened.model).end_tokens
+            return event_stream(opened, body, call.begun(opened.model), ends)
         result: GenerationResult = await call.run(task, model, asked)
         answer = answer_of(body, result.choices, call.usage.completion_tokens)
     return json_answer([answer] if as_list else answer, call.headers(generated=True))
@@ -128,7 +129,7 @@ async def tokenize(call: Call, info: ModelInfo, text: bytes) -> Response[bytes]:
 async def _tokens(call: Call, model: str, body: TokenizeBody) -> list[dict[str, Any]]:
     asked = TokenizationRequest(inputs=body.inputs, add_special_tokens=body.add_special_tokens)
     result: TokenizationResult = await call.run("tokenization", model, asked)
-    call.characters = len(body.inputs)
+    call.characters += len(body.inputs)
     return [
         {"id": each.id, "text": each.text if each.start is not None else "", "start": each.start or 0, "stop": each.stop or 0}
         for each in result.results[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from importlib.metadata import version
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -18,6 +19,7 @@ from modelport.tasks.text import MOST_INPUTS
 from modelport_api_openai.errors import invalid
 
 __all__ = [
+    "FINGERPRINT",
     "AnyRequest",
     "CachedTokens",
     "HostDependency",
@@ -34,6 +36,9 @@ AnyRequest: TypeAlias = Request[Any, Any, Any]
 HostDependency: TypeAlias = NamedDependency[
     SkipValidation[Host]
 ]  # to look through a protocol's methods takes longer than to call one
+
+FINGERPRINT = f"modelport-{version('modelport')}"
+"""What generated an answer. OpenAI's own client may go without, TGI's may not."""
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 TextInput: TypeAlias = str | list[str | TokenId | list[TokenId]]

@@ -10,6 +10,7 @@ from litestar import Response, post
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.contract.dialect import speaking
+from modelport.contract.errors import InvalidRequest, WrongTask
 from modelport.contract.reply import Usage
 from modelport.contract.task import Media
 from modelport.tasks.audio import TranscriptionDelta, TranscriptionRequest, TranscriptionResult
@@ -23,7 +24,7 @@ from modelport_api_openai.subtitles import cues_of, srt, vtt
 __all__ = ["TranscriptionBody", "TranslationBody", "create_transcription", "create_translation"]
 
 _TASK = "automatic-speech-recognition"
-_NAMES = {"inputs": "file", "return_timestamps": "response_format", "task": "model"}
+_NAMES = {"inputs": "file", "return_timestamps": "response_format"}
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
@@ -178,8 +179,15 @@ async def create_translation(request: AnyRequest, host: HostDependency) -> Respo
     started = time.perf_counter()
     principal = host.principal(request.scope)
     file, body = await read_form(request, TranslationBody, numbers=("temperature",))
-    with speaking(_NAMES):
-        reply = await host.run(_TASK, body.model, body.to_task(file), principal, request.scope)
+    try:
+        with speaking(_NAMES):
+            reply = await host.run(_TASK, body.model, body.to_task(file), principal, request.scope)
+    except InvalidRequest as error:
+        if error.param != "task" or isinstance(error, WrongTask):  # it is no field here, but what the model was chosen for
+            raise
+        raise invalid(
+            "model", f"The model '{body.model}' does not translate. Ask for a transcription, or another model."
+        ) from None
     result = msgspec.structs.replace(reply.result, language="english")  # that of the text, as OpenAI has it
     return _answered(result, body.response_format, "translate", ["segment"], started)
 

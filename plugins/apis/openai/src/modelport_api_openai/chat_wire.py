@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from modelport.tasks.text import Message, ToolCall, ToolFunction
-from modelport_api_openai.answer import TokenUsage
+from modelport_api_openai.answer import FINGERPRINT, TokenUsage
 from modelport_api_openai.errors import invalid
 from modelport_api_openai.logprobs import ChatLogprobs
 
@@ -149,6 +149,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[ChatChoice]
     usage: TokenUsage
 
@@ -205,5 +206,6 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[ChunkChoice]
     usage: TokenUsage | UnsetType | None = UNSET

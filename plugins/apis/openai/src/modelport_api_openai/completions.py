@@ -22,6 +22,7 @@ from modelport.tasks.text import (
     TextToken,
 )
 from modelport_api_openai.answer import (
+    FINGERPRINT,
     AnyRequest,
     HostDependency,
     TextInput,
@@ -87,6 +88,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "text_completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[CompletionChoice]
     usage: TokenUsage | UnsetType | None = UNSET
 

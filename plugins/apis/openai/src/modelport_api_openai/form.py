@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
 
 from modelport.contract.api import decode_body
-from modelport.contract.errors import InvalidRequest, ModelportError
+from modelport.contract.errors import InvalidRequest, ModelportError, PayloadTooLarge
 from modelport.contract.task import Media
 from modelport_api_openai.answer import AnyRequest
 from modelport_api_openai.errors import invalid
@@ -32,6 +32,7 @@ async def read_form(
 
     Raises:
         InvalidRequest: if it is no form, has no file or an empty one, or a field is unknown, wrong or there twice.
+        PayloadTooLarge: if the fields beside the file are larger than JSON may be.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest("The body is no multipart/form-data, as which recordings are sent.")
@@ -39,7 +40,7 @@ async def read_form(
         form = await request.form()
     except ModelportError:
         raise
-    except (HTTPException, ValueError) as error:
+    except (HTTPException, ValueError, LookupError) as error:  # the last for a charset that nobody knows
         why = " ".join(str(getattr(error, "detail", "") or error).split())[:200].rstrip(".")
         raise InvalidRequest(f"The body is no valid multipart/form-data: {why}.") from None
     files: list[UploadFile] = []
@@ -58,6 +59,8 @@ async def read_form(
             fields[name] = (
                 _BOOLEANS.get(str(value).lower(), value) if name == "stream" else _number(value) if name in numbers else value
             )
+    if sum(len(text) for _, text in form.multi_items() if isinstance(text, str)) > cast("int", request.app.request_max_body_size):
+        raise PayloadTooLarge("The fields beside the file are larger than this server takes (limits.body_bytes).")
     if len(files) != 1:
         raise invalid("file", f"The field 'file' is required once, as a file; it came {len(files)} times.")
     body = decode_body(msgspec.json.encode(fields), kind)

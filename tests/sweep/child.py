@@ -30,6 +30,8 @@ from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
 
 SEEDS = 6
+OPTIONS = {"converter_stays_s": 60}
+"""Of the backend: one that converts imports its libraries once for all pairs."""
 KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused"}
 """What modelport says before it has tried, and the status that this is."""
 
@@ -142,7 +144,7 @@ def _engine(folder: Path, backend: str, pairs: Sequence[Pair]) -> Any:
     models = {
         model_name(pair): ModelSettings(
             source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=1024, threads=1, strict=True,
-            task=pair.task,
+            task=pair.task, backend_options=OPTIONS,
         )
         for pair in pairs
     }  # fmt: skip

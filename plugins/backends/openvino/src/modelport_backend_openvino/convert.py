@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import warnings
@@ -16,7 +17,7 @@ from modelport_convert.job import Job
 if TYPE_CHECKING:
     import openvino as ov
 
-__all__ = ["convert"]
+__all__ = ["convert", "preload"]
 
 _BITS = {"int8": 8, "int4": 4}
 _ALIKE = 0.999
@@ -29,7 +30,7 @@ def convert(job: Job, tell: Tell) -> None:
     Raises:
         ConfigurationError, ValueError, RuntimeError, ImportError: from what the model needs and the tools lack.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home; OpenVINO does without
+    _do_without_telemetry()
     tell("importing torch and OpenVINO", 0.02)
     for index, (name, entry) in enumerate(job.program.entries.items()):
         tell(f"converting {name}", 0.1 + 0.8 * index / len(job.program.entries))
@@ -43,6 +44,24 @@ def convert(job: Job, tell: Tell) -> None:
             else:
                 _convert_forward(job, name, entry, checkpoint, folder)
     tell("converted", 0.95)
+
+
+def preload() -> None:
+    """Imports what every conversion needs, and what those of language models do."""
+    _do_without_telemetry()
+    for module in ("openvino", "transformers.modeling_utils", "modelport_torch.traced"):
+        importlib.import_module(module)
+    if generator_converter() == "optimum-intel":
+        importlib.import_module("optimum.exporters.openvino")
+        importlib.import_module("optimum.intel")
+    import torch
+
+    torch.export.export(torch.nn.Identity(), (torch.ones(1),), strict=False)  # what it needs it imports when it is used
+
+
+def _do_without_telemetry() -> None:
+    """It would call home."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
@@ -160,4 +179,4 @@ def _compressed(model: ov.Model, bits: int) -> ov.Model:
 
 
 if __name__ == "__main__":
-    answer(convert, "pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])")
+    answer(convert, "pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])", preload)

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from build import CannotBuild, build, save, settling
+from build import CannotBuild, build, save, settings_of, settling
 from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
 
@@ -90,7 +90,7 @@ def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]
     adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
-        model = build(pair, adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS, seed)
+        model = build(pair, settings_of(adaptor, pair), seed)
         try:
             tools = adaptor.equip(pair, model, place)
             requests = adaptor.requests(pair, model, tools)

@@ -32,8 +32,8 @@ from pairs import Pair, all_pairs
 SEEDS = 6
 OPTIONS = {"converter_stays_s": 60}
 """Of the backend: one that converts imports its libraries once for all pairs."""
-KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused"}
-"""What modelport says before it has tried, and the status that this is."""
+KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused", "cannot convert this model": "refused"}
+"""What modelport says before a model is served, and the status that this is."""
 
 
 class Fails(Exception):

@@ -17,6 +17,8 @@ from modelport_convert.job import Job
 if TYPE_CHECKING:
     import openvino as ov
 
+    from modelport_torch.traced import Traced
+
 __all__ = ["convert", "preload"]
 
 _BITS = {"int8": 8, "int4": 4}
@@ -105,23 +107,21 @@ def _by_optimum(job: Job, checkpoint: Path, folder: Path) -> None:
 
 
 def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: Path, folder: Path) -> None:
-    """One call with its reductions, by torch's own export: every axis that has a name stays free."""
-    import openvino as ov
+    """One call with its reductions, by torch's own export: every axis that has a name stays free. A model that takes the number
+    of items for constant is converted for one."""
     import torch
 
-    from modelport_torch.traced import examples, load, traced
+    from modelport_torch.traced import load, traced
 
     model, call = load(name, entry, checkpoint, trust_remote_code=job.trust_remote_code)
-    inputs = examples(entry, job.config)
-    dynamic = tuple(
-        {at: torch.export.Dim.DYNAMIC for at, axis in enumerate(spec.axes) if isinstance(axis, str)} for spec in entry.inputs
-    )
     module = traced(model, call, [spec.name for spec in entry.inputs])
     with torch.no_grad():
-        module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
-        exported = torch.export.export(module, tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
-        made: ov.Model = ov.convert_model(exported)
-        _compare(made, module, examples(entry, job.config, again=True))
+        try:
+            made = _graph(module, entry, job.config)
+        except (RuntimeError, ValueError):
+            if not any("batch" in spec.axes for spec in entry.inputs):
+                raise
+            made = _graph(module, entry, job.config, batch=1)
     for port, spec in zip(made.inputs, entry.inputs, strict=True):
         port.get_tensor().set_names({spec.name})
     for port, output in zip(made.outputs, module.names, strict=True):
@@ -129,6 +129,25 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+
+
+def _graph(module: Traced, entry: Forward | Module, config: dict[str, Any], batch: int | None = None) -> ov.Model:
+    """The module as a graph that answers as it does; of so many items always, if `batch` is given."""
+    import openvino as ov
+    import torch
+
+    from modelport_torch.traced import examples
+
+    inputs = tuple(examples(entry, config, batch=batch))
+    free = [[isinstance(axis, str) and (axis != "batch" or batch is None) for axis in spec.axes] for spec in entry.inputs]
+    dynamic = tuple({at: torch.export.Dim.DYNAMIC for at, is_free in enumerate(axes) if is_free} for axes in free)
+    module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
+    exported = torch.export.export(module, inputs, dynamic_shapes=(dynamic,), strict=False)
+    made: ov.Model = ov.convert_model(exported)
+    shapes = zip(free, inputs, strict=True)  # it takes every axis for free
+    made.reshape({at: [-1 if is_free else n for is_free, n in zip(axes, each.shape, strict=True)] for at, (axes, each) in enumerate(shapes)})
+    _compare(made, module, examples(entry, config, again=True, batch=batch))
+    return made
 
 
 def _compare(made: ov.Model, module: Any, inputs: list[Any]) -> None:

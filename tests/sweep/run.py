@@ -2,7 +2,7 @@
 
     python tests/sweep/run.py                        # what is not verified yet, then docs/families.md
     python tests/sweep/run.py bert text-generation   # of these model types, heads or tasks only
-    python tests/sweep/run.py --sample --again       # continuous integration: a fixed sample, and what changed since it was verified
+    python tests/sweep/run.py --sample --again       # continuous integration: a fixed sample, and what has changed
     python tests/sweep/run.py --backend openvino     # another column
 
 Findings are kept after each pair, so a sweep that was interrupted goes on where it was.

@@ -1,5 +1,5 @@
-"""A fixed sample of the sweep, over all tasks that the installed skills do, and what has changed since it was verified; `make sweep`
-runs the whole of it."""
+"""A fixed sample of the sweep, over all tasks that the installed skills do, and what has changed since it was verified;
+`make sweep` runs the whole of it."""
 
 from __future__ import annotations
 

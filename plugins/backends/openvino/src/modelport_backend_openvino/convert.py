@@ -144,8 +144,8 @@ def _graph(module: Traced, entry: Forward | Module, config: dict[str, Any], batc
     module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
     exported = torch.export.export(module, inputs, dynamic_shapes=(dynamic,), strict=False)
     made: ov.Model = ov.convert_model(exported)
-    shapes = zip(free, inputs, strict=True)  # it takes every axis for free
-    made.reshape({at: [-1 if is_free else n for is_free, n in zip(axes, each.shape, strict=True)] for at, (axes, each) in enumerate(shapes)})
+    for at, (axes, given) in enumerate(zip(free, inputs, strict=True)):  # it takes every axis for free
+        made.reshape({at: [-1 if is_free else size for is_free, size in zip(axes, given.shape, strict=True)]})
     _compare(made, module, examples(entry, config, again=True, batch=batch))
     return made
 

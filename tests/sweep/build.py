@@ -24,23 +24,28 @@ class CannotBuild(Exception):
 def changes_of(pair: Pair, more: Mapping[str, Any]) -> dict[str, Any]:
     """What the table says of the type, then of the pair, over what its task asks for."""
     made = dict(more)
-    for told in _told(pair):
+    for told in told_of(pair):
         made |= {key: value for key, value in told.items() if not key.startswith("_")}
     return made
 
 
 def note_of(pair: Pair, name: str) -> Any:
     """What the table notes of a pair or type beside its configuration (`_class`, `_processor`, …), or None."""
-    return next((told[name] for told in reversed(_told(pair)) if name in told), None)
+    return next((told[name] for told in reversed(told_of(pair)) if name in told), None)
 
 
-def _told(pair: Pair) -> list[dict[str, Any]]:
+def told_of(pair: Pair) -> list[dict[str, Any]]:
     """The entries of the table that hold for a pair, the plainest first."""
     found = []
     for name in (pair.model_type, pair.name):
         own = OVERRIDES.get(name, {})
         found += [OVERRIDES.get(own.get("_like", ""), {}), own]
     return found
+
+
+def settings_of(adaptor: Any, pair: Pair) -> dict[str, Any]:
+    """What an adaptor asks of a configuration."""
+    return dict(adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS)
 
 
 def build(pair: Pair, more: Mapping[str, Any], seed: int = 0) -> Any:

@@ -25,13 +25,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from build import CannotBuild, build, save, settling
+from build import CannotBuild, build, save, settings_of, settling
 from compare import difference, proves_nothing
 from pairs import Pair, all_pairs
 
 SEEDS = 6
-KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused"}
-"""What modelport says before it has tried, and the status that this is."""
+OPTIONS = {"converter_stays_s": 60}
+"""Of the backend: one that converts imports its libraries once for all pairs."""
+KNOWN = {"No installed skill": "no skill", "can run nowhere": "refused", "cannot convert this model": "refused"}
+"""What modelport says before a model is served, and the status that this is."""
 
 
 class Fails(Exception):
@@ -88,7 +90,7 @@ def make(pair: Pair, place: Path) -> tuple[Any, list[dict[str, Any]], list[Any]]
     adaptor = importlib.import_module(f"adaptors.{pair.adaptor}")
     why = None
     for seed in range(SEEDS):  # some weights drown the input in what is always there
-        model = build(pair, adaptor.settings(pair) if hasattr(adaptor, "settings") else adaptor.SETTINGS, seed)
+        model = build(pair, settings_of(adaptor, pair), seed)
         try:
             tools = adaptor.equip(pair, model, place)
             requests = adaptor.requests(pair, model, tools)
@@ -142,7 +144,7 @@ def _engine(folder: Path, backend: str, pairs: Sequence[Pair]) -> Any:
     models = {
         model_name(pair): ModelSettings(
             source=str(folder / model_name(pair)), backend=backend, dtype="float32", max_length=1024, threads=1, strict=True,
-            task=pair.task,
+            task=pair.task, backend_options=OPTIONS,
         )
         for pair in pairs
     }  # fmt: skip

@@ -83,7 +83,7 @@ def _others(pairs: Sequence[Pair], results: Results, backends: Sequence[str]) ->
     said = []
     for backend in backends[1:]:
         found = [results.pairs[pair.name][backend]["status"] for pair in pairs if backend in results.pairs.get(pair.name, {})]
-        refused = f" {found.count('refused')} are refused before they are loaded, with a reason." if "refused" in found else ""
+        refused = f" {found.count('refused')} are refused before they are served, with a reason." if "refused" in found else ""
         said.append(f"On {backend}, {found.count('verified')} of {len(found)} pairs that were tried are verified.{refused}")
     return " ".join(said)
 

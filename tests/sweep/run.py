@@ -2,7 +2,7 @@
 
     python tests/sweep/run.py                        # what is not verified yet, then docs/families.md
     python tests/sweep/run.py bert text-generation   # of these model types, heads or tasks only
-    python tests/sweep/run.py --sample --again       # the fixed sample of continuous integration
+    python tests/sweep/run.py --sample --again       # continuous integration: a fixed sample, and what has changed
     python tests/sweep/run.py --backend openvino     # another column
 
 Findings are kept after each pair, so a sweep that was interrupted goes on where it was.
@@ -27,6 +27,8 @@ import report
 from pairs import HERE, Pair, all_pairs, chosen
 from results import FILE, Results
 
+MOST_CHANGED = 40
+"""Continuous integration proves so many again; more are for a whole sweep."""
 RESTART = 50
 """A process serves so many pairs: whatever a library leaks ends with it."""
 START_S = 180.0
@@ -39,7 +41,7 @@ def main() -> int:
     results = Results(options.results)
     wanted = chosen(pairs, options.words)
     if options.sample:
-        wanted = [pair for pair in wanted if pair.name in _sample()]
+        wanted = _sampled(wanted, options.backend)
     todo = wanted if options.again else results.open(wanted, options.backend)
     print(f"{len(wanted)} pairs, {len(todo)} to try on {options.backend}", flush=True)
     work: queue.SimpleQueue[list[Pair]] = queue.SimpleQueue()
@@ -67,7 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backend", default="cpu", help="where to serve them")
     parser.add_argument("--jobs", type=int, default=1, help="processes beside each other")
     parser.add_argument("--again", action="store_true", help="also what is verified already")
-    parser.add_argument("--sample", action="store_true", help="only the pairs of sample.txt")
+    parser.add_argument("--sample", action="store_true", help="only the pairs of sample.txt, and what has changed")
     parser.add_argument("--http", action="store_true", help="then ask one verified pair of each task through a server")
     parser.add_argument("--pair-s", type=float, default=120.0, help="longest time of a pair")
     parser.add_argument("--results", type=Path, default=FILE, help="where findings are kept")
@@ -82,6 +84,20 @@ def _one_of_each_task(pairs: Sequence[Pair], results: Results, backend: str) -> 
         if results.pairs.get(pair.name, {}).get(backend, {}).get("status") == "verified":
             found.setdefault(pair.task, pair)
     return list(found.values())
+
+
+def _sampled(pairs: Sequence[Pair], backend: str) -> list[Pair]:
+    """The fixed sample, and those that were verified with another recipe than they have now.
+
+    Raises:
+        SystemExit: if these are too many.
+    """
+    changed = Results().changed(pairs, backend)
+    if len(changed) > MOST_CHANGED:
+        names = ", ".join(pair.name for pair in changed[:5])
+        sys.exit(f"{len(changed)} pairs have another recipe than they were verified with ({names}, …): run `make sweep`")
+    sample = _sample()
+    return [pair for pair in pairs if pair.name in sample or pair in changed]
 
 
 def _sample() -> list[str]:
@@ -152,7 +168,7 @@ def _say(pair: str, status: str, reason: str, seconds: float) -> None:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
     return {**os.environ, **quiet, "HF_HOME": folder}
 
 

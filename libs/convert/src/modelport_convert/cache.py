@@ -95,6 +95,7 @@ class ConversionCache:
             out=str(draft),
             trust_remote_code=context.card.trust_remote_code,
             config=context.card.config,
+            stays_s=float(context.options.get("converter_stays_s", 0)),
         )
         try:
             convert(job, progress)

@@ -22,6 +22,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         out: An empty folder.
         trust_remote_code: Whether the checkpoint's own code may run.
         config: config.json of the main checkpoint.
+        stays_s: How long the process that carries it out waits for another job before it ends.
     """
 
     program: Program
@@ -31,3 +32,4 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     out: str
     trust_remote_code: bool = False
     config: dict[str, Any] = {}
+    stays_s: float = 0.0

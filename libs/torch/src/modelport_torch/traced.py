@@ -54,12 +54,16 @@ def traced(model: Any, call: ForwardEntry, inputs: Sequence[str]) -> Traced:
     return Traced(model, call, inputs).eval()
 
 
-def examples(entry: Forward | Module, config: dict[str, Any], *, again: bool = False) -> list[torch.Tensor]:
+def examples(
+    entry: Forward | Module, config: dict[str, Any], *, again: bool = False, batch: int | None = None
+) -> list[torch.Tensor]:
     """An input of each spec. Axes of one name are equally long, and no two names are, so that nothing is taken for constant.
 
     `again`: others, of other sizes and partly masked, to see whether a graph that was made with the first holds for them.
+    `batch`: so many items.
     """
     sizes = dict(_SIZES_AGAIN if again else _SIZES)
+    sizes["batch"] = batch or sizes["batch"]
     size = int(config.get("vocab_size") or 16)
     made = []
     for spec in entry.inputs:

@@ -210,6 +210,33 @@ def test_a_module_of_ones_own_converts(load: Callable, tmp_path: Path) -> None:
     np.testing.assert_allclose(out[0], out[2])
 
 
+class Counted(torch.nn.Module):
+    """Takes the number of items for constant, as some detectors do, and gives one answer under two names."""
+
+    def forward(self, input: torch.Tensor) -> dict[str, torch.Tensor]:
+        offsets = torch.arange(len(input) * 4.0).reshape(len(input), 4)
+        answer = input[:, :4] * 2 + offsets
+        return {"one": answer, "other": answer + 0}
+
+
+def test_what_takes_the_number_of_items_for_constant_is_asked_for_one_at_a_time(
+    load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = type(sys)("modelport_backend_openvino_example")
+    example.build = lambda folder: Counted()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    entry = Module(
+        build=f"{example.__name__}:build",
+        inputs=(ArraySpec("input", dtype="float32", axes=("batch", 8)),),
+        outputs=(Output("one"), Output("other")),
+    )
+    runner = load(tiny_bert(tmp_path / "bert"), Program({"main": entry}))
+    assert runner.limits.max_items == 1
+    out = runner.submit("main", {"input": np.ones((1, 8), np.float32)}).result(60)
+    for name in ("one", "other"):
+        np.testing.assert_allclose(out[name], [[2, 3, 4, 5]])
+
+
 def test_memory_is_asked_for_before_it_is_taken(device: Device) -> None:
     huge = ModelCard(name="huge", parameters=10**13, dtype="float32")
     verdict = OpenVinoBackend().verdict(EMBED, huge, [device])

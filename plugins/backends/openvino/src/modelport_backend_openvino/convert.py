@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import warnings
@@ -16,7 +17,9 @@ from modelport_convert.job import Job
 if TYPE_CHECKING:
     import openvino as ov
 
-__all__ = ["convert"]
+    from modelport_torch.traced import Traced
+
+__all__ = ["convert", "preload"]
 
 _BITS = {"int8": 8, "int4": 4}
 _ALIKE = 0.999
@@ -29,7 +32,7 @@ def convert(job: Job, tell: Tell) -> None:
     Raises:
         ConfigurationError, ValueError, RuntimeError, ImportError: from what the model needs and the tools lack.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home; OpenVINO does without
+    _do_without_telemetry()
     tell("importing torch and OpenVINO", 0.02)
     for index, (name, entry) in enumerate(job.program.entries.items()):
         tell(f"converting {name}", 0.1 + 0.8 * index / len(job.program.entries))
@@ -43,6 +46,24 @@ def convert(job: Job, tell: Tell) -> None:
             else:
                 _convert_forward(job, name, entry, checkpoint, folder)
     tell("converted", 0.95)
+
+
+def preload() -> None:
+    """Imports what every conversion needs, and what those of language models do."""
+    _do_without_telemetry()
+    for module in ("openvino", "transformers.modeling_utils", "modelport_torch.traced"):
+        importlib.import_module(module)
+    if generator_converter() == "optimum-intel":
+        importlib.import_module("optimum.exporters.openvino")
+        importlib.import_module("optimum.intel")
+    import torch
+
+    torch.export.export(torch.nn.Identity(), (torch.ones(1),), strict=False)  # what it needs it imports when it is used
+
+
+def _do_without_telemetry() -> None:
+    """It would call home."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
@@ -86,23 +107,21 @@ def _by_optimum(job: Job, checkpoint: Path, folder: Path) -> None:
 
 
 def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: Path, folder: Path) -> None:
-    """One call with its reductions, by torch's own export: every axis that has a name stays free."""
-    import openvino as ov
+    """One call with its reductions, by torch's own export: every axis that has a name stays free. A model that takes the number
+    of items for constant is converted for one."""
     import torch
 
-    from modelport_torch.traced import examples, load, traced
+    from modelport_torch.traced import load, traced
 
     model, call = load(name, entry, checkpoint, trust_remote_code=job.trust_remote_code)
-    inputs = examples(entry, job.config)
-    dynamic = tuple(
-        {at: torch.export.Dim.DYNAMIC for at, axis in enumerate(spec.axes) if isinstance(axis, str)} for spec in entry.inputs
-    )
     module = traced(model, call, [spec.name for spec in entry.inputs])
     with torch.no_grad():
-        module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
-        exported = torch.export.export(module, tuple(inputs), dynamic_shapes=(dynamic,), strict=False)
-        made: ov.Model = ov.convert_model(exported)
-        _compare(made, module, examples(entry, job.config, again=True))
+        try:
+            made = _graph(module, entry, job.config)
+        except (RuntimeError, ValueError):
+            if not any("batch" in spec.axes for spec in entry.inputs):
+                raise
+            made = _graph(module, entry, job.config, batch=1)
     for port, spec in zip(made.inputs, entry.inputs, strict=True):
         port.get_tensor().set_names({spec.name})
     for port, output in zip(made.outputs, module.names, strict=True):
@@ -110,6 +129,25 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+
+
+def _graph(module: Traced, entry: Forward | Module, config: dict[str, Any], batch: int | None = None) -> ov.Model:
+    """The module as a graph that answers as it does; of so many items always, if `batch` is given."""
+    import openvino as ov
+    import torch
+
+    from modelport_torch.traced import examples
+
+    inputs = tuple(examples(entry, config, batch=batch))
+    free = [[isinstance(axis, str) and (axis != "batch" or batch is None) for axis in spec.axes] for spec in entry.inputs]
+    dynamic = tuple({at: torch.export.Dim.DYNAMIC for at, is_free in enumerate(axes) if is_free} for axes in free)
+    module(*inputs)  # says what is wrong with a program in plain words, and reads the files that reductions need
+    exported = torch.export.export(module, inputs, dynamic_shapes=(dynamic,), strict=False)
+    made: ov.Model = ov.convert_model(exported)
+    for at, (axes, given) in enumerate(zip(free, inputs, strict=True)):  # it takes every axis for free
+        made.reshape({at: [-1 if is_free else size for is_free, size in zip(axes, given.shape, strict=True)]})
+    _compare(made, module, examples(entry, config, again=True, batch=batch))
+    return made
 
 
 def _compare(made: ov.Model, module: Any, inputs: list[Any]) -> None:
@@ -160,4 +198,4 @@ def _compressed(model: ov.Model, bits: int) -> ov.Model:
 
 
 if __name__ == "__main__":
-    answer(convert, "pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])")
+    answer(convert, "pip install 'modelport-backend-openvino[convert]' (with a newer transformers [compress])", preload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,12 +25,22 @@ class CompiledForward:
         spec: The entry.
         compiled: OpenVINO's compiled model, its ports named as the entry's inputs and outputs.
         in_flight: How many requests may be open at once.
+
+    Attributes:
+        takes_one: Whether the model was converted for one item at a time.
     """
 
     def __init__(self, spec: Forward | Module, compiled: ov.CompiledModel, in_flight: int) -> None:
         self._kept = {name for output in spec.outputs if output.keep for name in (output.name, f"{output.name}_indices")}
-        self._inputs = {port.get_any_name(): port for port in compiled.inputs}
-        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._inputs = _names(compiled.inputs, {each.name for each in spec.inputs})
+        self._outputs = _names(
+            compiled.outputs, {name for output in spec.outputs for name in (output.name, f"{output.name}_indices")}
+        )
+        axes = {each.name: each.axes for each in spec.inputs}
+        self.takes_one = any(
+            "batch" in axes[name] and port.get_partial_shape()[axes[name].index("batch")].is_static
+            for name, port in zip(self._inputs, compiled.inputs, strict=True)
+        )
         self._types = {spec.name: np.dtype(spec.dtype) for spec in spec.inputs}
         self._requests = deque(compiled.create_infer_request() for _ in range(in_flight))
         self._overlaps = in_flight > 1
@@ -73,3 +83,11 @@ class CompiledForward:
             future.set_exception(error)
         else:
             future.set_result(outputs)
+
+
+def _names(ports: Sequence[Any], known: set[str]) -> list[str]:
+    """The entry's names of the ports. Compiling may merge tensors, and their names with them."""
+    found: list[str] = []
+    for port in ports:
+        found.append(min((port.get_names() & known).difference(found)))
+    return found

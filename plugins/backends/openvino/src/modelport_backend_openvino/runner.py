@@ -72,8 +72,9 @@ class OpenVinoRunner:
             self._quicken(dtype, fast(dtype, device.dtypes))
         lengths = [engine.max_length for engine in self._engines.values()]
         own = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
+        takes_one = any(forward.takes_one for forward in self._forwards.values())
         self._limits = Limits(
-            max_items=context.max_items,
+            max_items=1 if takes_one else context.max_items,
             in_flight=self._in_flight,
             reductions=_REDUCTIONS,
             params=ENGINE_PARAMS if self._engines else frozenset(),

@@ -20,6 +20,7 @@ _READER_INPUTS = (
     ArraySpec("decoder_input_ids", "int64", ("batch", "sequence")),
 )
 _WRITERS = ("ForConditionalGeneration", "ForCausalLM", "ForVisionText2Text")
+_PROCESSOR_FILES = frozenset({"preprocessor_config.json", "processor_config.json"})
 _EYES = ("vision_config", "vq_config", "vision_tower_config")
 
 
@@ -30,7 +31,7 @@ def _tasks(card: ModelCard) -> tuple[str, ...]:
         return _READS_AND_ANSWERS if _knows_questions(card) else _READS
     if name == "BlipForQuestionAnswering":
         return _ANSWERS
-    if not name.endswith(_WRITERS) or not _sees(card):
+    if not name.endswith(_WRITERS) or not _sees(card) or _is_text_part(card):
         return ()
     if card.has_chat_template:
         return _CONVERSES
@@ -42,6 +43,11 @@ def _knows_questions(card: ModelCard) -> bool:
     names = ("added_tokens.json", "tokenizer_config.json", "tokenizer.json")
     files = [Path(card.path, name) for name in names if card.path and name in card.files]
     return any(b"<s_docvqa>" in file.read_bytes() for file in files)
+
+
+def _is_text_part(card: ModelCard) -> bool:
+    """Whether this is the language model out of one that sees: the configuration is the whole's, and nothing prepares images."""
+    return card.architectures[0].endswith("ForCausalLM") and _PROCESSOR_FILES.isdisjoint(card.files)
 
 
 def _sees(card: ModelCard) -> bool:

@@ -45,7 +45,9 @@ _OWN_INPUTS = {
 }
 """What model types take whose processors make no plain pixels: colours by number, and patches in a row."""
 
-_SQUARED = frozenset({"image-classification", "feature-extraction", "video-classification"})
+_SQUARED = frozenset(
+    {"image-classification", "feature-extraction", "video-classification", "semantic-segmentation", "object-detection"}
+)
 """Heads over models that may take a single size, and cannot be converted with open ones."""
 
 
@@ -63,7 +65,7 @@ def program_of(card: ModelCard, head: str) -> Program:
     colours = channels if isinstance(channels, int) and channels > 0 else 3
     pixels = ArraySpec("pixel_values", "float32", ("batch", *frames, colours, *(size or ("height", "width"))))
     inputs = list(_OWN_INPUTS.get(card.model_type, (pixels,)))
-    if head in _MASKED:
+    if head in _MASKED and size is None:  # images of one size have no padding
         inputs.append(ArraySpec("pixel_mask", "int64", ("batch", "height", "width")))
     outputs = _OUTPUTS[head]
     if card.architectures[0].endswith("ForSegmentation"):

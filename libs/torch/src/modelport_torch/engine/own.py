@@ -25,6 +25,9 @@ from modelport_torch.memory import is_out_of_memory
 
 __all__ = ["OwnBatch", "Row"]
 
+_NO_TOKEN = (1 << 31) - 1
+"""What no model says."""
+
 
 class Row:
     """One choice of a request; with beams, the whole request.
@@ -172,7 +175,8 @@ class OwnBatch:
                 continue
             assert self._made is not None
             for index, made in enumerate(self._made[:, self._start :].tolist()):
-                end = next((at for at, token in enumerate(made) if token in row.rules.eos), None)
+                ends = frozenset() if row.rules.ignore_eos else row.rules.eos
+                end = next((at for at, token in enumerate(made) if token in ends), None)
                 tokens = tuple(made[:end])[: row.limit]
                 finish: FinishReason = "length" if end is None else "stop"
                 events.append(GenerateEvent(id=row.request.id, index=index, tokens=tokens, finish=finish))
@@ -242,24 +246,25 @@ class OwnBatch:
         first = self._rows[0]
         rules = first.rules
         config = copy.deepcopy(self._model.generation_config)
+        # Neutral values, and no None: `generate` takes None for a question that the checkpoint's own configuration answers.
         config.update(
             do_sample=rules.sample,
             repetition_penalty=rules.repetition_penalty,
             no_repeat_ngram_size=rules.no_repeat_ngram_size,
-            min_new_tokens=rules.min_new_tokens or None,
+            min_new_tokens=rules.min_new_tokens,
             max_new_tokens=max(row.limit for row in self._rows),
             max_length=None,
             num_beams=first.beams,
             return_dict_in_generate=False,
             num_return_sequences=first.request.n if first.beams > 1 else 1,
-            eos_token_id=None if rules.ignore_eos or not rules.eos else sorted(rules.eos),
+            eos_token_id=[_NO_TOKEN] if rules.ignore_eos or not rules.eos else sorted(rules.eos),
         )
         if rules.sample:
             config.update(
                 temperature=rules.temperature,
                 top_k=rules.top_k,
                 top_p=rules.top_p,
-                min_p=rules.min_p or None,
+                min_p=rules.min_p,
                 typical_p=rules.typical_p,
             )
         else:

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from modelport.contract import (
@@ -37,6 +38,8 @@ __all__ = ["CaptionSession"]
 _QUESTION = "<s_docvqa><s_question>{}</s_question><s_answer>"
 """How Donut is asked."""
 
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(DocumentQuestionRequest)}
+
 
 class CaptionSession(Session):
     """Every image is a generation, which begins with the decoder's first token, or with a question. Images of one size that are
@@ -63,8 +66,7 @@ class CaptionSession(Session):
         yield ImageToTextResult(results=[GeneratedText(self.tokenizer.decode(tokens).strip())])
 
     async def _answer(self, request: DocumentQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        if request.words is not None:
-            raise InvalidRequest("This model reads the page by itself. Leave words and boxes out.", param="words")
+        _refuse_reading(request)
         pixels = await run.cpu(self.pixels, request.image, "image")
         asked = self.tokenizer.encode(_QUESTION.format(request.question.replace("<", " ")), special=False).ids
         room = self._most if self._longest is None else min(self._most, self._longest - len(asked))
@@ -94,3 +96,16 @@ class CaptionSession(Session):
                 raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
         return tokens
+
+
+def _refuse_reading(request: DocumentQuestionRequest) -> None:
+    """Returns if nothing is asked of a model that writes its answer which only one can do that copies it from a page's words.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
+    if request.words is not None:
+        raise InvalidRequest("This model reads the page by itself. Leave words and boxes out.", param="words")
+    for name in ("max_answer_len", "handle_impossible_answer"):
+        if getattr(request, name) != _DEFAULTS[name]:
+            raise InvalidRequest(f"{name} is for models that copy an answer; this one writes it. Leave it out.", param=name)

@@ -225,6 +225,18 @@ def test_what_cannot_be_taken_is_refused_and_the_worker_lives(checkpoint: Callab
     assert tiny.choices[0].finish_reason == last.choices[0].finish_reason == "length"
 
 
+def test_an_image_that_would_grow_too_large_is_refused(checkpoint: Callable[[str], Any]) -> None:
+    line = io.BytesIO()
+    Image.new("L", (1, 200_000)).save(line, "PNG")
+    asked = [
+        ("text-generation", message(image_part(line.getvalue()))),
+        ("image-to-text", ImageToTextRequest(inputs=Media(data=line.getvalue()))),
+    ]
+    errors = ask(checkpoint("llava").folder, asked)
+    assert all(isinstance(error, InvalidRequest) and "Cut out the part" in str(error) for error in errors), errors
+    assert [error.param for error in errors] == ["messages.0.content.0.data", "inputs"]
+
+
 def test_templates_write_either_mark_of_an_image(checkpoint: Callable[[str], Any]) -> None:
     """Gemma 3 writes the mark before an image, Gemma 3n and 4 the image's own, and their processors know both."""
     folder = checkpoint("llava").folder

@@ -65,7 +65,7 @@ def test_an_image_is_answered_whole_and_in_pieces(client, server):
     assert whole.choices[0].message.content != other.choices[0].message.content, "it does not look"
     assert whole.usage.prompt_tokens == pieces[-1].usage.prompt_tokens > 16, "an image is 16 tokens of this model"
     record = server.client.get("/v1/models/sees/placement").json()
-    assert "prompts of more than text, in static batches" in str(record)
+    assert "prompts of more than text that cannot be stepped" in str(record)
 
 
 def test_turns_without_images_are_answered_too(client):

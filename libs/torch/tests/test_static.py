@@ -193,7 +193,10 @@ def test_the_record_says_what_runs_in_static_batches(made: Any, tiny: Any, load:
     own = load(tiny("llama"), Generate(mode="own"))
     assert own.facts["sampler"].startswith("generate, in static batches: the program asks")
     assert "recurrent state" in load(made("mamba"), Generate()).facts["sampler"]
-    assert load(tiny("llama"), Generate()).facts["sampler"] == "engine; beams, and prompts of more than text, in static batches"
+    assert (
+        load(tiny("llama"), Generate()).facts["sampler"]
+        == "engine; beams in static batches, and prompts of more than text that cannot be stepped"
+    )
     assert "num_beams" in own.limits.params
 
 

@@ -98,8 +98,8 @@ class Pictures:
         shape = made[self._names[0]].shape
         if len(shape) > 2 and shape[-1] * shape[-2] > _MOST_PREPARED:
             raise InvalidRequest(
-                f"{param} reaches the model with {shape[-1]} × {shape[-2]} pixels, as its processor makes images no smaller, and at"
-                f" most {_MOST_PREPARED / 1e6:.1f} million are taken. Make it smaller.",
+                f"{param} reaches the model with {shape[-1]} × {shape[-2]} pixels, as its processor makes images no smaller, and"
+                f" at most {_MOST_PREPARED / 1e6:.1f} million are taken. Make it smaller.",
                 param=param,
             )
         return made

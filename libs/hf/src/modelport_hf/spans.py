@@ -16,8 +16,8 @@ Span = tuple[int, int]
 
 
 class BestSpans:
-    """The best so many spans over all windows of a text, as they come. A span that several windows or tokens give counts once, with
-    its highest score. It keeps no more than it was asked for, however many windows there are."""
+    """The best `top_k` spans over all windows of a text, as they come, and no more of them however many windows there are. A span
+    that several windows or tokens give counts once, with its highest score."""
 
     def __init__(self, top_k: int) -> None:
         self._top_k = top_k

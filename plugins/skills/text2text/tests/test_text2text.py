@@ -203,7 +203,8 @@ def test_bad_requests_name_the_field(engine: Engine, request_: dict[str, Any], w
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("temperature", -1.0), ("top_p", 1.5), ("max_new_tokens", 0), ("repetition_penalty", 0.0), ("num_beams", 0)]
+    ("name", "value"),
+    [("temperature", -1.0), ("top_p", 1.5), ("max_new_tokens", 0), ("repetition_penalty", 0.0), ("num_beams", 0)],
 )
 def test_a_number_out_of_range_is_named_as_the_request_names_it(engine: Engine, name: str, value: float) -> None:
     with pytest.raises(InvalidRequest, match=name) as refused:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from modelport.contract.generate import TokenLogprob
-from modelport_torch.array import to_tensor
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.masks import Masks
-from modelport_torch.engine.sequence import TEXT_INPUTS, Sequence
+from modelport_torch.engine.sequence import Sequence
+from modelport_torch.engine.whole import Taken, take_whole
 from modelport_torch.memory import trim
 
 __all__ = ["SteppedModel"]
@@ -54,10 +54,13 @@ class SteppedModel:
         longest = max(lengths)
         self._cache.reserve(aboard, longest + 1)
         self._cache.at_ends(lengths, self._device)
-        positions = torch.tensor(lengths, device=self._device)[:, None]
+        places = torch.tensor(lengths, device=self._device)[:, None]
+        positions = places
+        if any(row.offset for row in rows):
+            positions = places + torch.tensor([row.offset for row in rows], device=self._device)[:, None]
         ids = torch.tensor([row.tokens[-1] for row in rows], device=self._device)[:, None]
         even = min(lengths) == longest
-        logits = self._forward(ids, positions, None if even else self._masks(positions, longest + 1))
+        logits = self._forward(ids, positions, None if even else self._masks(places, longest + 1))
         for row in rows:
             row.cached += 1
         return logits[:, -1]
@@ -68,6 +71,8 @@ class SteppedModel:
         Args:
             size: (rows, tokens of the longest) that the cache holds when this is done.
         """
+        if self.has_extra(batch[0]):
+            return self._prefill_whole(batch[0], first, size), [None]
         pending = [row.pending() for row in batch]
         lengths = [len(tokens) for tokens in pending]
         width = max(lengths)
@@ -75,11 +80,10 @@ class SteppedModel:
         self._cache.at_rows(first, len(batch), 0, width)
         ids = torch.tensor([tokens + [self._filler] * (width - len(tokens)) for tokens in pending], device=self._device)
         positions = torch.arange(width, device=self._device).expand(len(batch), -1)
-        extra = self._extra_inputs(batch[0]) if len(batch) == 1 else {}
         whole = any(_wants_prompt(row) for row in batch)
         ends = sorted({length - 1 for length in lengths})
         keep: int | torch.Tensor = 0 if whole else 1 if len(ends) == 1 else torch.tensor(ends, device=self._device)
-        logits = self._forward(ids, positions, None, keep=keep, **extra)
+        logits = self._forward(ids, positions, None, keep=keep)
         # Logits of all columns, if they were asked for or the model cannot leave any out; else of the ends only.
         column = {end: end for end in ends} if logits.shape[1] == width else {end: at for at, end in enumerate(ends)}
         described = [
@@ -100,10 +104,11 @@ class SteppedModel:
         last = len(tokens) == len(pending)
         self._cache.reserve(size[0], size[1])
         self._cache.at_rows(row, 1, start, len(tokens))
-        positions = torch.arange(start, start + len(tokens), device=self._device)[None]
-        mask = self._masks(positions, start + len(tokens)) if start else None
+        places = torch.arange(start, start + len(tokens), device=self._device)[None]
+        mask = self._masks(places, start + len(tokens)) if start else None
         whole = _wants_prompt(sequence)
-        logits = self._forward(torch.tensor([tokens], device=self._device), positions, mask, keep=0 if whole else 1)
+        ids = torch.tensor([tokens], device=self._device)
+        logits = self._forward(ids, places + sequence.offset, mask, keep=0 if whole else 1)
         following = None if last else pending[len(tokens)]
         described = _prompt_logprobs(logits[0], tokens, sequence, following) if whole else None
         sequence.cached += len(tokens)
@@ -142,9 +147,8 @@ class SteppedModel:
         self._cache.release()
         trim(self._device)
 
-    def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any
-    ) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0) -> torch.Tensor:
+        extra: dict[str, Any] = {}
         if "logits_to_keep" in self._takes and not (isinstance(keep, int) and keep == 0):
             extra["logits_to_keep"] = keep
         extra[self._cache_name] = self._cache
@@ -152,13 +156,20 @@ class SteppedModel:
         logits: torch.Tensor = out.logits
         return logits
 
-    def _extra_inputs(self, sequence: Sequence) -> dict[str, torch.Tensor]:
-        found = {}
-        for name, array in sequence.request.inputs.items():
-            if name not in TEXT_INPUTS:
-                value = to_tensor(array, self._device)[None]
-                found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
-        return found
+    def _prefill_whole(self, sequence: Sequence, row: int, size: tuple[int, int]) -> torch.Tensor:
+        """Takes a prompt of more than text into `row`, and what came after it before a preemption: logits of the last token."""
+        taken = take_whole(self._model, self._device, sequence.request)
+        self.follow(sequence, taken, row, size)
+        if not sequence.tokens:
+            return taken.logits
+        logits, _ = self.prefill_piece(sequence, row, len(sequence.tokens), size)
+        assert logits is not None
+        return logits
+
+    def follow(self, sequence: Sequence, taken: Taken, row: int, size: tuple[int, int]) -> None:
+        """Row `row` begins with a prompt that the model's own loop has read."""
+        self.resume(row, taken.states, len(sequence.prompt), size)
+        sequence.cached, sequence.offset = len(sequence.prompt), taken.offset
 
 
 def _wants_prompt(sequence: Sequence) -> bool:

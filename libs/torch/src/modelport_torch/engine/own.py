@@ -16,17 +16,14 @@ from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteria,
 
 from modelport.contract.generate import FinishReason, GenerateEvent, GenerateRequest
 from modelport.contract.program import Generate
-from modelport_torch.array import to_tensor
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.own_rules import Watch, processors, tells_times
 from modelport_torch.engine.rules import Rules
 from modelport_torch.engine.sequence import TEXT_INPUTS
+from modelport_torch.engine.whole import NO_TOKEN, whole_inputs
 from modelport_torch.memory import is_out_of_memory
 
 __all__ = ["OwnBatch", "Row"]
-
-_NO_TOKEN = (1 << 31) - 1
-"""What no model says."""
 
 
 class Row:
@@ -223,16 +220,11 @@ class OwnBatch:
         )  # by the beams, of which only one row has any
 
     def _inputs(self) -> dict[str, torch.Tensor]:
-        found = {}
-        first = self._rows[0].request
-        for name, array in first.inputs.items():
-            # A request with whole inputs has no company.
-            given = array if name in first.whole else np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
-            value = to_tensor(given, self._device)
-            found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
-        if "input_ids" in found:
-            found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))
-        return found
+        requests = [row.request for row in self._rows]
+        if len(requests) > 1:  # none of them has whole inputs
+            stacked = {name: np.stack([np.asarray(one.inputs[name]) for one in requests]) for name in requests[0].inputs}
+            requests = [msgspec.structs.replace(requests[0], inputs=stacked, whole=tuple(stacked))]
+        return whole_inputs(requests[0], self._model, self._device)
 
     def _processors(self, inputs: dict[str, torch.Tensor]) -> dict[str, LogitsProcessorList]:
         """As an argument, if there are any: some models' own `generate` take none."""
@@ -257,7 +249,7 @@ class OwnBatch:
             num_beams=first.beams,
             return_dict_in_generate=False,
             num_return_sequences=first.request.n if first.beams > 1 else 1,
-            eos_token_id=[_NO_TOKEN] if rules.ignore_eos or not rules.eos else sorted(rules.eos),
+            eos_token_id=[NO_TOKEN] if rules.ignore_eos or not rules.eos else sorted(rules.eos),
         )
         if rules.sample:
             config.update(

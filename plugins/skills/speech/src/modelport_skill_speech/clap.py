@@ -77,7 +77,8 @@ class ClapSession(Session):
         ids = np.array(self._tokenizer.encode(sentence).ids, np.int64)
         if len(ids) > self._longest:
             raise InputTooLong(
-                f"The sentence of this label has {len(ids)} tokens, and this model takes {self._longest}. Shorten it.", param=param
+                f"The sentence of this label has {len(ids)} tokens, and this model takes {self._longest}. Shorten it.",
+                param=param,
             )
         return Item({"input_ids": ids, "attention_mask": np.ones_like(ids)})
 

@@ -200,9 +200,9 @@ def _large_planes(subtask: str, output: Mapping[str, np.ndarray], threshold: flo
     """How many masks a processor's rules grow to the image's size: of each class, each query, or each that is sure enough."""
     logits = output["class_queries_logits"] if "class_queries_logits" in output else output["logits"]
     if subtask == "semantic":
-        return logits.shape[-1] - 1
+        return int(logits.shape[-1]) - 1
     if subtask == "instance":
-        return logits.shape[0]
+        return int(logits.shape[0])
     scores = np.exp(logits - logits.max(-1, keepdims=True).astype(np.float64))
     is_sure = scores.max(-1) > threshold * scores.sum(-1)
     return int((is_sure & (logits.argmax(-1) < logits.shape[-1] - 1)).sum())

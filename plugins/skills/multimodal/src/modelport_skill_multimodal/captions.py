@@ -14,7 +14,6 @@ from modelport.contract import (
     InputTooLong,
     InvalidRequest,
     Media,
-    ModelFailed,
     Run,
     Sampling,
     Session,
@@ -31,6 +30,7 @@ from modelport.tasks.text2text import GeneratedText
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_hf.pictures import Pictures
 from modelport_hf.tokenizer import load_tokenizer
+from modelport_hf.writing import tokens_of
 from modelport_skill_multimodal.options import NEW_TOKENS
 
 __all__ = ["CaptionSession"]
@@ -90,12 +90,7 @@ class CaptionSession(Session):
         return np.asarray(pixels, np.float32)
 
     async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
-        tokens: list[int] = []
-        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
-            tokens += event.tokens
-        return tokens
+        return await tokens_of(run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)))
 
 
 def _refuse_reading(request: DocumentQuestionRequest) -> None:

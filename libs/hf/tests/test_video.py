@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from modelport.contract import InvalidRequest, Media
+from modelport.contract import Cancelled, InvalidRequest, Media
 from modelport_hf import video
 from modelport_hf.video import decode_video
 
@@ -89,3 +89,10 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(video, name, value)
             with pytest.raises(InvalidRequest, match=message):
                 decode_video(media, frames=4)
+
+
+def test_a_video_that_nobody_waits_for_is_not_decoded_to_its_end() -> None:
+    asked = iter([False] * 3 + [True] * 100)
+    with pytest.raises(Cancelled):
+        decode_video(Media(data=encode(10)), frames=4, is_unwanted=lambda: next(asked))
+    assert sum(1 for _ in asked) == 99, "at the next frame"

@@ -325,7 +325,7 @@ def test_engine_is_made_once(tiny: Any, load: Callable[..., Any]) -> None:
 
 
 def test_architecture_that_answers_differently_in_steps_is_refused(tiny: Any) -> None:
-    from modelport_torch.engine.build import check_stepping
+    from modelport_torch.engine.check import check_stepping
 
     class Forgetful(transformers.LlamaForCausalLM):  # type: ignore[misc]
         @functools.wraps(transformers.LlamaForCausalLM.forward)

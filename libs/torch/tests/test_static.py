@@ -98,6 +98,28 @@ def test_beams_equal_transformers(kind: str, tiny: Any, made: Any, crowd: Any, c
     assert [people.tokens[2, 0]] == reference(folder, head, PROMPTS[2], 10), "beside it"
 
 
+@pytest.mark.parametrize("kind", ["mamba", "t5"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_ends_that_are_to_be_ignored_are_whatever_the_checkpoint_says(
+    kind: str, beams: int, made: Any, crowd: Any, tmp_path: Path
+) -> None:
+    auto = transformers.AutoModelForSeq2SeqLM if kind == "t5" else transformers.AutoModelForCausalLM
+    model = auto.from_pretrained(made(kind))
+    model.generation_config.eos_token_id = None
+    ids = torch.from_numpy(PROMPTS[0])[None]
+    plain = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "num_beams": beams}
+    row = model.generate(ids, attention_mask=torch.ones_like(ids), **plain)[0].tolist()
+    expected = row[1 if kind == "t5" else len(PROMPTS[0]) :]
+    model.generation_config.update(eos_token_id=expected[2], min_new_tokens=2)
+    model.save_pretrained(tmp_path)
+
+    people = crowd(tmp_path, Generate(head=HEADS[kind]))
+    people.add(1, PROMPTS[0], max_new_tokens=12, num_beams=beams, ignore_eos=True, min_new_tokens=0)
+    people.drain()
+    assert people.tokens[1, 0] == expected
+    assert people.finish[1, 0] == "length"
+
+
 def test_a_seed_repeats_itself_in_any_company_and_choice_i_draws_from_seed_plus_i(crowd_of: Callable[..., Any]) -> None:
     people = crowd_of("mamba")
     sampled = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 12}
@@ -171,7 +193,10 @@ def test_the_record_says_what_runs_in_static_batches(made: Any, tiny: Any, load:
     own = load(tiny("llama"), Generate(mode="own"))
     assert own.facts["sampler"].startswith("generate, in static batches: the program asks")
     assert "recurrent state" in load(made("mamba"), Generate()).facts["sampler"]
-    assert load(tiny("llama"), Generate()).facts["sampler"] == "engine; beams, and prompts of more than text, in static batches"
+    assert (
+        load(tiny("llama"), Generate()).facts["sampler"]
+        == "engine; beams in static batches, and prompts of more than text that cannot be stepped"
+    )
     assert "num_beams" in own.limits.params
 
 

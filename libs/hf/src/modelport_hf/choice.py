@@ -96,12 +96,17 @@ class Choice:
         return delta
 
     def _divide(self, text: str) -> None:
-        if not text:
-            return
-        if self._reasoning is not None:
-            thought, text = self._reasoning.push(text)
-            if thought:
-                self._thoughts.append(thought)
+        if text and self._reasoning is not None:
+            self._think(*self._reasoning.push(text))
+        else:
+            self._answer(text)
+
+    def _think(self, thought: str, text: str) -> None:
+        if thought:
+            self._thoughts.append(thought)
+        self._answer(text)
+
+    def _answer(self, text: str) -> None:
         if text and self._parser is not None:
             text, calls = self._parser.push(text)
             self._calls += calls
@@ -110,14 +115,7 @@ class Choice:
 
     def _finish(self) -> None:
         if self._reasoning is not None:
-            thought, text = self._reasoning.finish()
-            if thought:
-                self._thoughts.append(thought)
-            if text and self._parser is not None:
-                text, calls = self._parser.push(text)
-                self._calls += calls
-            if text:
-                self._text.append(text)
+            self._think(*self._reasoning.finish())
         if self._parser is not None:
             text, calls = self._parser.finish()
             self._calls += calls

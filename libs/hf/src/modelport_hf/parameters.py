@@ -8,6 +8,7 @@ from modelport.contract.errors import InvalidRequest
 from modelport.contract.generate import Sampling
 from modelport.tasks.text2text import GenerateParameters
 from modelport_hf.folder import read_json
+from modelport_hf.sampling import check_ranges
 
 __all__ = ["most_new_tokens", "sampling_of_parameters"]
 
@@ -23,8 +24,11 @@ def sampling_of_parameters(given: GenerateParameters, most: int | None) -> Sampl
     """The engine's parameters; `most` is the checkpoint's own bound of new tokens.
 
     Raises:
-        InvalidRequest: if two bounds are given that say the same thing, or one leaves no token.
+        InvalidRequest: if a number is out of range, two bounds are given that say the same thing, or one leaves no token.
     """
+    check_ranges(given, "generate_parameters.")
+    if given.max_new_tokens == 0:
+        raise InvalidRequest("max_new_tokens is 0; it must be at least 1.", param="generate_parameters.max_new_tokens")
     for new, whole in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
         if getattr(given, new) is not None and getattr(given, whole) is not None:
             raise InvalidRequest(f"{new} and {whole} say the same thing; give one of them.", param=f"generate_parameters.{whole}")

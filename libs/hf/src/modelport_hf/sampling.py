@@ -7,7 +7,7 @@ from typing import Any
 from modelport.contract import InvalidRequest, Sampling
 from modelport.tasks.text import GenerationRequest
 
-__all__ = ["check", "sampling_of"]
+__all__ = ["check", "check_ranges", "sampling_of"]
 
 _RANGES: tuple[tuple[str, float | None, float | None, bool], ...] = (
     ("max_new_tokens", 0, None, False),
@@ -47,14 +47,7 @@ def check(request: GenerationRequest, vocabulary: int) -> None:
     Raises:
         InvalidRequest: naming the field, its value and what it can be.
     """
-    for name, least, most, excluded in _RANGES:
-        value = getattr(request, name)
-        if value is None:
-            continue
-        too_small = least is not None and (value <= least if excluded else value < least)
-        if too_small or (most is not None and value > most) or value != value:
-            bound = f"{'more than' if excluded else 'at least'} {least}" + (f" and at most {most}" if most is not None else "")
-            raise InvalidRequest(f"{name} is {value}; it must be {bound}.", param=name)
+    check_ranges(request)
     if (request.prompt is None) == (request.messages is None):
         both = "both were given" if request.prompt is not None else "neither was given"
         raise InvalidRequest(f"Exactly one of prompt and messages is needed; {both}.", param="prompt")
@@ -67,6 +60,22 @@ def check(request: GenerationRequest, vocabulary: int) -> None:
                 f"logit_bias names token {token}, which is outside the model's vocabulary of {vocabulary} tokens.",
                 param="logit_bias",
             )
+
+
+def check_ranges(given: Any, prefix: str = "") -> None:
+    """Checks every number of `given` that is named as a sampling parameter is; `prefix` leads to it from the request.
+
+    Raises:
+        InvalidRequest: naming the field, its value and what it can be.
+    """
+    for name, least, most, excluded in _RANGES:
+        value = getattr(given, name, None)
+        if value is None:
+            continue
+        too_small = least is not None and (value <= least if excluded else value < least)
+        if too_small or (most is not None and value > most) or value != value:
+            bound = f"{'more than' if excluded else 'at least'} {least}" + (f" and at most {most}" if most is not None else "")
+            raise InvalidRequest(f"{name} is {value}; it must be {bound}.", param=f"{prefix}{name}")
 
 
 def sampling_of(request: GenerationRequest, max_new_tokens: int) -> Sampling:

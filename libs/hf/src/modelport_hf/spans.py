@@ -2,9 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-__all__ = ["best_spans"]
+from modelport.contract.errors import InvalidRequest
+
+__all__ = ["BestSpans", "best_spans", "refuse_top_k"]
+
+_MOST_ANSWERS = 1000
+
+Span = tuple[int, int]
+
+
+class BestSpans:
+    """The best `top_k` spans over all windows of a text, as they come, and no more of them however many windows there are. A span
+    that several windows or tokens give counts once, with its highest score."""
+
+    def __init__(self, top_k: int) -> None:
+        self._top_k = top_k
+        self._scores: dict[Span, float] = {}
+
+    def add(self, found: Iterable[tuple[float, Span]]) -> None:
+        """Takes the spans of a window, each with its score."""
+        for score, span in found:
+            self._scores[span] = max(score, self._scores.get(span, 0.0))
+        self._scores = dict(self._sorted())
+
+    def best(self) -> list[tuple[Span, float]]:
+        """The best spans with their scores, best first."""
+        return self._sorted()
+
+    def _sorted(self) -> list[tuple[Span, float]]:
+        return sorted(self._scores.items(), key=lambda each: -each[1])[: self._top_k]
+
+
+def refuse_top_k(top_k: int) -> None:
+    """Returns if so many answers may be asked for: each window of a text has as many spans as it has tokens, squared.
+
+    Raises:
+        InvalidRequest: if not.
+    """
+    if top_k > _MOST_ANSWERS:
+        raise InvalidRequest(f"top_k is {top_k}, and at most {_MOST_ANSWERS} answers are given.", param="top_k")
 
 
 def best_spans(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from modelport.contract.errors import InvalidRequest
+from modelport.contract.errors import Cancelled, InvalidRequest
 from modelport.contract.task import Media
 from modelport_hf.media import MOST_PIXELS, media_bytes
 
@@ -24,16 +24,28 @@ MOST_VIDEO_PIXELS = 4_000_000_000
 _MOST_FRAMES = 20_000
 
 
-def decode_video(media: Media, param: str = "inputs", *, frames: int, most_pixels: int = MOST_PIXELS) -> list[Image.Image]:
+def decode_video(
+    media: Media,
+    param: str = "inputs",
+    *,
+    frames: int,
+    most_pixels: int = MOST_PIXELS,
+    is_unwanted: Callable[[], bool] = lambda: False,
+) -> list[Image.Image]:
     """`frames` frames of a video as RGB, from the first to the last, evenly spread.
 
+    Args:
+        most_pixels: Of one frame.
+        is_unwanted: Asked before each frame: a long video takes seconds, in which its caller may leave.
+
     Raises:
+        Cancelled: if it is unwanted.
         InvalidRequest: if there is no video, it is damaged, of a format that is not read, too long or too large, or has fewer
             frames.
     """
     data = media_bytes(media, param)
     count, pixels = 0, 0
-    for frame in _decoded(data, param, most_pixels):
+    for frame in _decoded(data, param, most_pixels, is_unwanted):
         count, pixels = count + 1, pixels + frame.width * frame.height
         if pixels > MOST_VIDEO_PIXELS or count > _MOST_FRAMES:
             raise InvalidRequest(
@@ -46,7 +58,7 @@ def decode_video(media: Media, param: str = "inputs", *, frames: int, most_pixel
     chosen = np.linspace(0, count - 1, frames).round().astype(int).tolist()
     wanted = set(chosen)
     pictures: dict[int, Image.Image] = {}
-    for index, frame in enumerate(_decoded(data, param, most_pixels)):
+    for index, frame in enumerate(_decoded(data, param, most_pixels, is_unwanted)):
         if index in wanted:
             pictures[index] = Image.fromarray(frame.to_ndarray(format="rgb24"))
         if len(pictures) == len(wanted):
@@ -57,7 +69,7 @@ def decode_video(media: Media, param: str = "inputs", *, frames: int, most_pixel
     return found
 
 
-def _decoded(data: bytes, param: str, most_pixels: int) -> Iterator[Any]:
+def _decoded(data: bytes, param: str, most_pixels: int, is_unwanted: Callable[[], bool]) -> Iterator[Any]:
     """The frames of the first video stream, one after another; none is larger than `most_pixels`."""
     import av
 
@@ -70,6 +82,8 @@ def _decoded(data: bytes, param: str, most_pixels: int) -> Iterator[Any]:
             _check(stream, container.duration, param, most_pixels)
             stream.codec_context.options = {"max_pixels": str(most_pixels)}
             for frame in container.decode(stream):
+                if is_unwanted():
+                    raise Cancelled("The request has ended; nobody waits for its video.")
                 if frame.width * frame.height > most_pixels:
                     raise _too_large(param, frame.width, frame.height, most_pixels)
                 yield frame

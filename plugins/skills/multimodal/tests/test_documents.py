@@ -181,6 +181,7 @@ def test_what_is_refused(checkpoint: Checkpoint, picture: Picture, ask: Any) -> 
         ({"words": ["a"], "boxes": [(5, 0, 4, 1)]}, "boxes.0"),
         ({"words": ["a"], "boxes": [(0, 0, 1, 1)], "image": Media(data=b"no image")}, "image"),
         ({"words": ["a"], "boxes": [(0, 0, 1, 1)], "question": "b" * 40}, "question"),
+        ({"words": ["a"], "boxes": [(0, 0, 1, 1)], "top_k": 1001}, "top_k"),
     ]
 
     answers = ask(checkpoint("layoutlmv3"), [DocumentQuestionRequest(**(given | fields)) for fields, _ in bad])

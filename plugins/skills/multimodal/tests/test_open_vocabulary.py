@@ -129,6 +129,7 @@ def test_what_is_refused(checkpoint: Checkpoint, picture: Picture, ask: Ask) -> 
         ("owlvit", {"inputs": image, "candidate_labels": ["a", "b" * 40]}, "candidate_labels.1", "at most 32"),
         ("owlv2", {"inputs": strip, "candidate_labels": ["a"]}, "inputs", "pads images to squares"),
         ("grounding_dino", {"inputs": image, "candidate_labels": ["a", "b."]}, "candidate_labels.1", "full stop"),
+        ("grounding_dino", {"inputs": image, "candidate_labels": ["a", "\u200b"]}, "candidate_labels.1", "no character"),
         ("grounding_dino", {"inputs": image, "candidate_labels": ["cat"] * 40}, "candidate_labels", "at most 32"),
         ("grounding_dino", {"inputs": Media(data=image.data[:99]), "candidate_labels": ["a"]}, "inputs", "cannot be decoded"),
     ]

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelport import Engine
-from modelport.contract import ConfigurationError, InvalidRequest, Media, ModelCard, SessionContext
+from modelport.contract import ConfigurationError, InputTooLong, InvalidRequest, Media, ModelCard, SessionContext
 from modelport.tasks.audio import AudioClassificationRequest, TranscriptionRequest, ZeroShotAudioRequest
 from modelport.testing.backend import card_of
 from modelport.testing.skill import SkillSuite
@@ -148,6 +148,22 @@ def test_labels_of_the_caller_s_own_are_judged_as_the_two_towers_do(
     assert len({round(each.score, 4) for each in found}) == 3
     longer = [engine.run(ZERO, "clap", {**request, "inputs": sound(5.0, 6)}).result for _ in range(2)]
     assert longer[0] == longer[1]  # no window is left to chance
+
+
+def test_a_moment_more_than_a_window_changes_little(engine: Engine, noise: Noise) -> None:
+    """The extractor repeats what is short until it fills a window: a remainder of a moment would count as half of the sound."""
+    request = {"candidate_labels": ["a dog", "cat", "the good day"]}
+    whole = noise(2.0, 6)
+    scores = []
+    for samples in (whole, np.append(whole, whole[:9])):
+        file = io.BytesIO()
+        soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+        found = engine.run(ZERO, "clap", {**request, "inputs": Media(data=file.getvalue())}).result.results
+        scores.append({each.label: each.score for each in found})
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    with pytest.raises(InputTooLong) as refused:
+        engine.run(ZERO, "clap", {"inputs": Media(data=file.getvalue()), "candidate_labels": ["cat", "dog " * 80]})
+    assert refused.value.param == "candidate_labels.1"
 
 
 @settings(max_examples=5, deadline=None)

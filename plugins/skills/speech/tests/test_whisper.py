@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelport import Engine
-from modelport.contract import DeadlineExceeded, InvalidRequest, Media, Options
+from modelport.contract import DeadlineExceeded, InvalidRequest, Item, Media, Options
 from modelport.tasks.audio import TranscriptionResult
+from modelport_skill_speech.whisper import WhisperSession
 
 RATE = 16_000
 TASK = "automatic-speech-recognition"
@@ -265,6 +266,7 @@ def test_company_changes_nothing(engine: Engine, lengths: list[tuple[float, int]
         ({"language": "klingon"}, "language"),
         ({"generate_parameters": {"max_new_tokens": 3, "max_length": 3}}, "generate_parameters.max_length"),
         ({"generate_parameters": {"num_beams": 1000}}, "num_beams"),
+        ({"generate_parameters": {"max_new_tokens": 0}}, "generate_parameters.max_new_tokens"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(
@@ -273,3 +275,28 @@ def test_what_cannot_be_done_is_refused_by_name(
     with pytest.raises(InvalidRequest) as refused:
         ask(engine, inputs=sound(), **request_)
     assert refused.value.param == field
+
+
+def test_times_of_words_are_asked_of_one_window_at_a_time(
+    checkpoint: Callable[[str], Path], sound: Callable[..., Media], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attention of all heads is a gigabyte for a window of a large model."""
+    asked: list[str] = []
+    handle = WhisperSession.handle
+
+    def watched(self: Any, request: Any, run: Any) -> Any:
+        forward = run.forward
+
+        def noted(entry: str, item: Item, cache_key: str | None = None) -> Any:
+            if entry == "align":
+                asked.append(item.group)
+            return forward(entry, item, cache_key)
+
+        run.forward = noted
+        return handle(self, request, run)
+
+    monkeypatch.setattr(WhisperSession, "handle", watched)
+    with Engine(f"whisper={checkpoint('whisper')}", backend="cpu", executor="thread") as opened:
+        for seed in range(2):
+            ask(opened, inputs=sound(2.0, seed), return_timestamps="word")
+    assert len(set(asked)) == len(asked) >= 2

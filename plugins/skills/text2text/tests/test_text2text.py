@@ -202,6 +202,16 @@ def test_bad_requests_name_the_field(engine: Engine, request_: dict[str, Any], w
         ask(engine, "t5", "text2text-generation", **request_)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -1.0), ("top_p", 1.5), ("max_new_tokens", 0), ("repetition_penalty", 0.0), ("num_beams", 0)],
+)
+def test_a_number_out_of_range_is_named_as_the_request_names_it(engine: Engine, name: str, value: float) -> None:
+    with pytest.raises(InvalidRequest, match=name) as refused:
+        ask(engine, "t5", "text2text-generation", inputs="a", generate_parameters={name: value})
+    assert refused.value.param == f"generate_parameters.{name}"
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.text("abc dog.", min_size=1, max_size=30), min_size=2, max_size=4))
 def test_texts_do_not_change_each_other(engine: Engine, texts: list[str]) -> None:

@@ -107,6 +107,7 @@ class Tables(SkillSuite):
             (task, TableQuestionRequest(query="a", table={}), "table"),
             (task, TableQuestionRequest(query="a", table={"a": []}), "table"),
             (task, TableQuestionRequest(query="a", table={"a": ["1"], "b": []}), "table"),
+            (task, TableQuestionRequest(query="a", table={"a": ["1 " * 3000]}), "table"),
             (task, TableQuestionRequest(query="a", table=long, truncation=False), "query"),
             (task, TableQuestionRequest(query="the cat " * 60, table=TABLE), "query"),
             (task, TableQuestionRequest(query="a", table={str(i): ["a"] for i in range(300)}), "table"),

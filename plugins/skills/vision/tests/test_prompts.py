@@ -154,6 +154,7 @@ class Segmenter(SkillSuite):
             ({"points": [[]]}, "points"),
             ({"points": [[(1.0, 2.0)]] * 65}, "points"),
             ({"points": [[(float("nan"), 2.0)]]}, "points"),
+            ({"points": [[(1e300, 2.0)]]}, "points"),
             ({"points": POINTS, "labels": [[1]]}, "labels"),
             ({"labels": [[1]]}, "labels"),
             ({"boxes": []}, "boxes"),

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +24,8 @@ from modelport.tasks import vision as tasks
 from modelport.testing.backend import card_of
 from modelport.testing.skill import SkillSuite, assert_close
 from modelport_backend_cpu.backend import CpuBackend
-from modelport_skill_vision import Vision
+from modelport_hf import pictures
+from modelport_skill_vision import Vision, results
 
 Checkpoint = Callable[[str], Path]
 Picture = Callable[..., Media]
@@ -309,6 +311,71 @@ def test_an_image_that_would_grow_too_large_is_refused(checkpoint: Checkpoint) -
 
     assert isinstance(error, InvalidRequest)
     assert (error.param, "Cut out the part" in error.message) == ("inputs", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "subtask"),
+    [
+        ("segformer", "results._MOST_MASK_PIXELS", None),
+        ("mask2former", "results._MOST_MASK_PIXELS", "instance"),
+        ("mask2former", "results._MOST_MASK_PIXELS", "semantic"),
+        ("dpt", "results._MOST_DEPTH_PIXELS", None),
+        ("vit", "pictures._MOST_PREPARED", None),
+    ],
+)
+def test_what_would_not_fit_into_memory_is_refused(
+    kind: str, bound: str, subtask: str | None, checkpoint: Checkpoint, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = bound.partition(".")
+    monkeypatch.setattr({"results": results, "pictures": pictures}[module], name, 1000)
+    options = {"subtask": subtask} if subtask else {}
+
+    (error,) = ask(checkpoint(kind), [request_of(KINDS[kind], [picture(1)], **options)])
+
+    assert isinstance(error, InvalidRequest), error
+    assert (error.param, "ake the image smaller" in error.message or "Make it smaller" in error.message) == ("inputs", True)
+
+
+def test_the_classes_of_a_photograph_are_found_without_growing_them_all_at_once(
+    checkpoint: Checkpoint, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    interpolate = torch.nn.functional.interpolate
+
+    def watched(*args: Any, **options: Any) -> torch.Tensor:
+        nonlocal largest
+        grown = interpolate(*args, **options)
+        if tuple(grown.shape[-2:]) == (470, 610):
+            largest = max(largest, grown.numel())
+        return grown
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", watched)
+    (answer,) = ask(checkpoint("segformer"), [request_of("image-segmentation", [picture(1, 610, 470)])])
+    assert len(answer.results) > 1
+    assert largest <= 610 * 470
+
+
+def test_a_video_is_let_go_of_when_its_caller_leaves(checkpoint: Checkpoint, picture: Picture) -> None:
+    asked: list[Callable[[], bool]] = []
+
+    class Thread:
+        """A run whose pool is at work for ever."""
+
+        async def cpu(self, function: Any, request: Any, is_unwanted: Callable[[], bool]) -> Any:
+            asked.append(is_unwanted)
+            await asyncio.get_running_loop().create_future()
+
+    async def scenario() -> None:
+        session = Vision().session(_context(checkpoint("videomae")))
+        request = request_of("video-classification", [picture(n) for n in range(4)])
+        waiting = asyncio.ensure_future(anext(session.handle(request, Thread())))
+        await asyncio.sleep(0)
+        assert [unwanted() for unwanted in asked] == [False]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert [unwanted() for unwanted in asked] == [True]
 
 
 def test_options_are_refused_by_name(checkpoint: Checkpoint, picture: Picture) -> None:

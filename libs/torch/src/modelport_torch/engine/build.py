@@ -12,6 +12,7 @@ from modelport.contract.program import Generate
 from modelport_torch.choice import Choice
 from modelport_torch.engine.beside import BesideEngine
 from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.check import check_stepping
 from modelport_torch.engine.constraint import Grammars
 from modelport_torch.engine.engine import TorchEngine
 from modelport_torch.engine.model import SteppedModel
@@ -19,11 +20,10 @@ from modelport_torch.engine.prefixes import Prefixes
 from modelport_torch.engine.rules import end_tokens
 from modelport_torch.engine.scheduler import Scheduler
 from modelport_torch.engine.static import StaticEngine
-from modelport_torch.engine.trial import TOLERANCE, prompts, try_graphs
-from modelport_torch.memory import is_out_of_memory
+from modelport_torch.engine.trial import try_graphs
 from modelport_torch.support import cache_bytes_per_token
 
-__all__ = ["AnyEngine", "build_engine", "check_stepping"]
+__all__ = ["AnyEngine", "build_engine"]
 
 AnyEngine: TypeAlias = BesideEngine | StaticEngine
 
@@ -83,46 +83,4 @@ def build_engine(
     grammars = Grammars(tokenizer, stepped.vocabulary, end_tokens(defaults)) if tokenizer else None
     loop = TorchEngine(stepped, defaults, max_length, scheduler, grammars, Prefixes(kept))
     beams = StaticEngine(model, device, max_rows=max_rows, max_length=loop.max_length, max_tokens=max(tokens // 4, _BLOCK))
-    return BesideEngine(loop, beams), how
-
-
-@torch.inference_mode()
-def check_stepping(model: Any, device: torch.device) -> int:
-    """Compares two short prompts of different length, stepped together, with plain forwards; returns the cache's bytes per token.
-
-    An architecture whose masks, positions or cache differ from what the engine knows would answer wrongly, not fail; so it is
-    asked once, when it is loaded.
-
-    Raises:
-        ConfigurationError: if the logits differ, or the model cannot be called like that.
-    """
-    cache = SlotCache(2, 4 * _BLOCK)
-    stepped = SteppedModel(model, device, cache)
-    size = stepped.vocabulary
-    rows = prompts(size, 2)
-    kind = getattr(model.config, "model_type", type(model).__name__)
-    try:
-        got = [stepped.prefill(rows, 0, (2, 9))[0]]
-        for row in rows:
-            row.tokens.append(11 % size)
-        got.append(stepped.advance(rows, 2))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ConfigurationError(
-            f"{kind} models cannot be called as the stepped engine does ({cause}); "
-            "it is not supported for generation on the torch backends yet."
-        ) from error
-    limit = TOLERANCE.get(model.dtype, 0.1)
-    for index, row in enumerate(rows):
-        plain = model(input_ids=torch.tensor([row.prompt + row.tokens], device=device), use_cache=False).logits[0].float()
-        for step, logits in enumerate(got):
-            reference = plain[len(row.prompt) - 1 + step]
-            distance = float((logits[index].float() - reference).norm() / reference.norm().clamp(min=1e-12))
-            if not distance <= limit:  # also if it is not a number
-                raise ConfigurationError(
-                    f"{kind} models give other logits in a batch of steps than alone (relative error {distance:.2g}); "
-                    "the stepped engine does not support this architecture, and would answer wrongly."
-                )
-    return cache.bytes_per_token()
+    return BesideEngine(loop, beams, model, device), how

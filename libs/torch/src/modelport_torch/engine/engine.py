@@ -284,7 +284,7 @@ class TorchEngine:
         for sequence in family[1:]:
             self._scheduler.running.append(sequence)
             self._model.copy(row, len(self._scheduler.running) - 1, lead.cached, self._scheduler.footprint())
-            sequence.cached, sequence.described = lead.cached, lead.described
+            sequence.cached, sequence.described, sequence.offset = lead.cached, lead.described, lead.offset
             out.append(logits)
         return out
 

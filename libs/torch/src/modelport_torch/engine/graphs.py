@@ -109,7 +109,7 @@ class StepGraphs:
     Args:
         device: Where.
         make: What makes a recorder.
-        run: A step: (ids, positions, places in the cache) as one tensor (3, rows), and how many columns to look at, to logits.
+        run: A step: (ids, lengths, positions, places in the cache) as one tensor (4, rows), and how many columns to look at, to logits.
             It must do the same for every content of the tensor, and never ask what that is.
 
     Attributes:
@@ -132,7 +132,7 @@ class StepGraphs:
         """Logits of a step, in memory that the next step overwrites; None if it has to run as it is.
 
         Args:
-            inputs: ids, positions and places, each as long as a shape has rows.
+            inputs: ids, lengths, positions and places, each as long as a shape has rows.
             generation: The cache's: graphs of another one read where nothing is any more.
         """
         if self.why_not:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from modelport.contract.generate import TokenLogprob
-from modelport_torch.array import to_tensor
 from modelport_torch.engine.cache import SlotCache
 from modelport_torch.engine.graphs import Recorder, StepGraphs, step_shape
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.masks import Masks
-from modelport_torch.engine.sequence import TEXT_INPUTS, Sequence
+from modelport_torch.engine.sequence import Sequence
+from modelport_torch.engine.whole import Taken, take_whole
 from modelport_torch.memory import trim
 
 __all__ = ["SteppedModel"]
@@ -63,23 +63,22 @@ class SteppedModel:
         """
         lengths = [row.cached for row in rows]
         self._cache.reserve(aboard, max(lengths) + 1)
-        tokens = [row.tokens[-1] for row in rows]
-        logits = self._replayed(tokens, lengths) if self.graphs is not None else None
+        steps = [row.tokens[-1] for row in rows], lengths, [row.cached + row.offset for row in rows]
+        logits = self._replayed(*steps) if self.graphs is not None else None
         if logits is None:
-            logits = self._stepped(tokens, lengths)
+            logits = self._stepped(*steps)
         for row in rows:
             row.cached += 1
         return logits
 
-    def _stepped(self, tokens: list[int], lengths: list[int]) -> torch.Tensor:
+    def _stepped(self, tokens: list[int], lengths: list[int], positions: list[int]) -> torch.Tensor:
         longest = max(lengths)
         self._cache.at_ends(lengths, self._device)
-        positions = torch.tensor(lengths, device=self._device)[:, None]
+        ids, places, where = torch.tensor([tokens, lengths, positions], device=self._device)[:, :, None]
         even = min(lengths) == longest
-        mask = None if even else self._masks(positions, longest + 1)
-        return self._forward(torch.tensor(tokens, device=self._device)[:, None], positions, mask)[:, -1]
+        return self._forward(ids, where, None if even else self._masks(places, longest + 1))[:, -1]
 
-    def _replayed(self, tokens: list[int], lengths: list[int]) -> torch.Tensor | None:
+    def _replayed(self, tokens: list[int], lengths: list[int], positions: list[int]) -> torch.Tensor | None:
         """The same from a graph, if there is one.
 
         Rows that fill its shape up have a token at position 0 and leave it in their last column: whoever is joining there has
@@ -88,17 +87,17 @@ class SteppedModel:
         assert self.graphs is not None
         used = len(tokens)
         rows, width = step_shape(used, max(lengths) + 1, self._cache.shape)
-        spare = rows - used
-        ends = [self._cache.shape[1] - 1] * spare
-        inputs = [tokens + [self._filler] * spare, lengths + [0] * spare, self._cache.places(lengths + ends)]
-        logits = self.graphs.step(inputs, width, self._cache.generation)
+        none = [0] * (rows - used)
+        ends = [self._cache.shape[1] - 1] * len(none)
+        filled = [tokens + [self._filler] * len(none), lengths + none, positions + none, self._cache.places(lengths + ends)]
+        logits = self.graphs.step(filled, width, self._cache.generation)
         return None if logits is None else logits[:used]
 
     def _recorded(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
         """What a graph records: the host decides nothing in here that depends on the content of `inputs`."""
-        ids, positions, places = inputs[0][:, None], inputs[1][:, None], inputs[2]
+        ids, lengths, positions, places = inputs[0][:, None], inputs[1][:, None], inputs[2][:, None], inputs[3]
         self._cache.at_places(places, width)
-        return self._forward(ids, positions, self._masks(positions, width))[:, -1]
+        return self._forward(ids, positions, self._masks(lengths, width))[:, -1]
 
     def prefill(self, batch: list[Sequence], first: int, size: tuple[int, int]) -> tuple[torch.Tensor, list[Description | None]]:
         """Takes whole prompts into the rows from `first` on: logits of each one's last token, and what was asked of the prompt.
@@ -106,6 +105,8 @@ class SteppedModel:
         Args:
             size: (rows, tokens of the longest) that the cache holds when this is done.
         """
+        if self.has_extra(batch[0]):
+            return self._prefill_whole(batch[0], first, size), [None]
         pending = [row.pending() for row in batch]
         lengths = [len(tokens) for tokens in pending]
         width = max(lengths)
@@ -113,11 +114,10 @@ class SteppedModel:
         self._cache.at_rows(first, len(batch), 0, width)
         ids = torch.tensor([tokens + [self._filler] * (width - len(tokens)) for tokens in pending], device=self._device)
         positions = torch.arange(width, device=self._device).expand(len(batch), -1)
-        extra = self._extra_inputs(batch[0]) if len(batch) == 1 else {}
         whole = any(_wants_prompt(row) for row in batch)
         ends = sorted({length - 1 for length in lengths})
         keep: int | torch.Tensor = 0 if whole else 1 if len(ends) == 1 else torch.tensor(ends, device=self._device)
-        logits = self._forward(ids, positions, None, keep=keep, **extra)
+        logits = self._forward(ids, positions, None, keep=keep)
         # Logits of all columns, if they were asked for or the model cannot leave any out; else of the ends only.
         column = {end: end for end in ends} if logits.shape[1] == width else {end: at for at, end in enumerate(ends)}
         described = [
@@ -138,10 +138,11 @@ class SteppedModel:
         last = len(tokens) == len(pending)
         self._cache.reserve(size[0], size[1])
         self._cache.at_rows(row, 1, start, len(tokens))
-        positions = torch.arange(start, start + len(tokens), device=self._device)[None]
-        mask = self._masks(positions, start + len(tokens)) if start else None
+        places = torch.arange(start, start + len(tokens), device=self._device)[None]
+        mask = self._masks(places, start + len(tokens)) if start else None
         whole = _wants_prompt(sequence)
-        logits = self._forward(torch.tensor([tokens], device=self._device), positions, mask, keep=0 if whole else 1)
+        ids = torch.tensor([tokens], device=self._device)
+        logits = self._forward(ids, places + sequence.offset, mask, keep=0 if whole else 1)
         following = None if last else pending[len(tokens)]
         described = _prompt_logprobs(logits[0], tokens, sequence, following) if whole else None
         sequence.cached += len(tokens)
@@ -185,9 +186,8 @@ class SteppedModel:
             self.graphs.clear()
         self._cache.release()
 
-    def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0, **extra: Any
-    ) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Any, keep: int | torch.Tensor = 0) -> torch.Tensor:
+        extra: dict[str, Any] = {}
         if "logits_to_keep" in self._takes and not (isinstance(keep, int) and keep == 0):
             extra["logits_to_keep"] = keep
         extra[self._cache_name] = self._cache
@@ -195,13 +195,20 @@ class SteppedModel:
         logits: torch.Tensor = out.logits
         return logits
 
-    def _extra_inputs(self, sequence: Sequence) -> dict[str, torch.Tensor]:
-        found = {}
-        for name, array in sequence.request.inputs.items():
-            if name not in TEXT_INPUTS:
-                value = to_tensor(array, self._device)[None]
-                found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
-        return found
+    def _prefill_whole(self, sequence: Sequence, row: int, size: tuple[int, int]) -> torch.Tensor:
+        """Takes a prompt of more than text into `row`, and what came after it before a preemption: logits of the last token."""
+        taken = take_whole(self._model, self._device, sequence.request)
+        self.follow(sequence, taken, row, size)
+        if not sequence.tokens:
+            return taken.logits
+        logits, _ = self.prefill_piece(sequence, row, len(sequence.tokens), size)
+        assert logits is not None
+        return logits
+
+    def follow(self, sequence: Sequence, taken: Taken, row: int, size: tuple[int, int]) -> None:
+        """Row `row` begins with a prompt that the model's own loop has read."""
+        self.resume(row, taken.states, len(sequence.prompt), size)
+        sequence.cached, sequence.offset = len(sequence.prompt), taken.offset
 
 
 def _wants_prompt(sequence: Sequence) -> bool:

@@ -16,11 +16,11 @@ from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteria,
 
 from modelport.contract.generate import FinishReason, GenerateEvent, GenerateRequest
 from modelport.contract.program import Generate
-from modelport_torch.array import to_tensor
 from modelport_torch.engine.logprobs import describe
 from modelport_torch.engine.own_rules import Watch, processors, tells_times
 from modelport_torch.engine.rules import Rules
 from modelport_torch.engine.sequence import TEXT_INPUTS
+from modelport_torch.engine.whole import NO_TOKEN, whole_inputs
 from modelport_torch.memory import is_out_of_memory
 
 __all__ = ["OwnBatch", "Row"]
@@ -172,7 +172,8 @@ class OwnBatch:
                 continue
             assert self._made is not None
             for index, made in enumerate(self._made[:, self._start :].tolist()):
-                end = next((at for at, token in enumerate(made) if token in row.rules.eos), None)
+                ends = frozenset() if row.rules.ignore_eos else row.rules.eos
+                end = next((at for at, token in enumerate(made) if token in ends), None)
                 tokens = tuple(made[:end])[: row.limit]
                 finish: FinishReason = "length" if end is None else "stop"
                 events.append(GenerateEvent(id=row.request.id, index=index, tokens=tokens, finish=finish))
@@ -219,16 +220,11 @@ class OwnBatch:
         )  # by the beams, of which only one row has any
 
     def _inputs(self) -> dict[str, torch.Tensor]:
-        found = {}
-        first = self._rows[0].request
-        for name, array in first.inputs.items():
-            # A request with whole inputs has no company.
-            given = array if name in first.whole else np.stack([np.asarray(row.request.inputs[name]) for row in self._rows])
-            value = to_tensor(given, self._device)
-            found[name] = value.to(self._model.dtype) if value.is_floating_point() else value
-        if "input_ids" in found:
-            found.setdefault("attention_mask", torch.ones_like(found["input_ids"]))
-        return found
+        requests = [row.request for row in self._rows]
+        if len(requests) > 1:  # none of them has whole inputs
+            stacked = {name: np.stack([np.asarray(one.inputs[name]) for one in requests]) for name in requests[0].inputs}
+            requests = [msgspec.structs.replace(requests[0], inputs=stacked, whole=tuple(stacked))]
+        return whole_inputs(requests[0], self._model, self._device)
 
     def _processors(self, inputs: dict[str, torch.Tensor]) -> dict[str, LogitsProcessorList]:
         """As an argument, if there are any: some models' own `generate` take none."""
@@ -242,24 +238,25 @@ class OwnBatch:
         first = self._rows[0]
         rules = first.rules
         config = copy.deepcopy(self._model.generation_config)
+        # Neutral values, and no None: `generate` takes None for a question that the checkpoint's own configuration answers.
         config.update(
             do_sample=rules.sample,
             repetition_penalty=rules.repetition_penalty,
             no_repeat_ngram_size=rules.no_repeat_ngram_size,
-            min_new_tokens=rules.min_new_tokens or None,
+            min_new_tokens=rules.min_new_tokens,
             max_new_tokens=max(row.limit for row in self._rows),
             max_length=None,
             num_beams=first.beams,
             return_dict_in_generate=False,
             num_return_sequences=first.request.n if first.beams > 1 else 1,
-            eos_token_id=None if rules.ignore_eos or not rules.eos else sorted(rules.eos),
+            eos_token_id=[NO_TOKEN] if rules.ignore_eos or not rules.eos else sorted(rules.eos),
         )
         if rules.sample:
             config.update(
                 temperature=rules.temperature,
                 top_k=rules.top_k,
                 top_p=rules.top_p,
-                min_p=rules.min_p or None,
+                min_p=rules.min_p,
                 typical_p=rules.typical_p,
             )
         else:

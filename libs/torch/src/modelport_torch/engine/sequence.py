@@ -22,6 +22,7 @@ class Sequence:
         prompt: Token ids given.
         tokens: Token ids generated so far.
         cached: How many leading tokens have keys and values in the cache; 0 unless it has a row.
+        offset: What is added to the place of a token after the prompt for its position; 0 where there are tokens only.
         limit: Most tokens to generate.
         reused: How many tokens of its prompt came from another request.
         reported: Whether its first event is out, the one with what is known of the prompt.
@@ -31,8 +32,8 @@ class Sequence:
     """
 
     __slots__ = (
-        "cached", "described", "draw", "grammar", "index", "limit", "order", "prompt", "reported", "request", "reused",
-        "rules", "tokens",
+        "cached", "described", "draw", "grammar", "index", "limit", "offset", "order", "prompt", "reported", "request",
+        "reused", "rules", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +54,7 @@ class Sequence:
         self.limit = limit
         self.grammar = grammar
         self.tokens: list[int] = []
-        self.cached = self.reused = 0
+        self.cached = self.reused = self.offset = 0
         self.reported = False
         self.described: list[tuple[TokenLogprob, ...]] | None = None
         self.draw = random.Random(None if rules.seed is None else rules.seed + index)  # noqa: S311 — sampling, not secrets

@@ -77,8 +77,8 @@ class StaticEngine:
         """Queues a request; it joins the next batch that it fits."""
         if unknown := sorted(request.needs() - self.params):
             raise UnsupportedParameter(
-                f"{unknown[0]} is not supported where generation runs in static batches (beam search, prompts with images, and"
-                " architectures that cannot be stepped).",
+                f"{unknown[0]} is not supported where generation runs in static batches (beam search, and"
+                " architectures and prompts with images that cannot be stepped).",
                 param=unknown[0],
             )
         ids = request.inputs.get("input_ids")

@@ -10,28 +10,17 @@ from typing import Any
 import torch
 
 from modelport.contract.errors import ConfigurationError
-from modelport.contract.generate import GenerateRequest
 from modelport_torch.choice import Choice, decide
 from modelport_torch.engine.cache import SlotCache
+from modelport_torch.engine.check import TOLERANCE, prompts
 from modelport_torch.engine.graphs import Recorder, recorder_of
 from modelport_torch.engine.model import SteppedModel
-from modelport_torch.engine.rules import Rules
-from modelport_torch.engine.sequence import Sequence
 
-__all__ = ["TOLERANCE", "prompts", "try_graphs"]
-
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
-"""How far logits may differ, relatively; a tenth for the types that are not here."""
+__all__ = ["try_graphs"]
 
 _ROWS = 3
 _STEPS = 12
 _FIRST = 4  # steps that are not timed: the first records
-
-
-def prompts(vocabulary: int, count: int) -> list[Sequence]:
-    """Short sequences of different lengths, always the same."""
-    texts = [[(3 + 4 * row + (13 + 16 * row) * i) % vocabulary for i in range(5 + 4 * row)] for row in range(count)]
-    return [Sequence(GenerateRequest(id=row, inputs={}), 0, row, text, Rules(), 1) for row, text in enumerate(texts)]
 
 
 def try_graphs(wanted: Choice, model: Any, device: torch.device) -> tuple[Callable[[], Recorder] | None, str]:

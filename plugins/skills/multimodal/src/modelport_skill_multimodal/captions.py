@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from modelport.contract import (
@@ -13,7 +14,6 @@ from modelport.contract import (
     InputTooLong,
     InvalidRequest,
     Media,
-    ModelFailed,
     Run,
     Sampling,
     Session,
@@ -30,12 +30,15 @@ from modelport.tasks.text2text import GeneratedText
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_hf.pictures import Pictures
 from modelport_hf.tokenizer import load_tokenizer
+from modelport_hf.writing import tokens_of
 from modelport_skill_multimodal.options import NEW_TOKENS
 
 __all__ = ["CaptionSession"]
 
 _QUESTION = "<s_docvqa><s_question>{}</s_question><s_answer>"
 """How Donut is asked."""
+
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(DocumentQuestionRequest)}
 
 
 class CaptionSession(Session):
@@ -63,8 +66,7 @@ class CaptionSession(Session):
         yield ImageToTextResult(results=[GeneratedText(self.tokenizer.decode(tokens).strip())])
 
     async def _answer(self, request: DocumentQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        if request.words is not None:
-            raise InvalidRequest("This model reads the page by itself. Leave words and boxes out.", param="words")
+        _refuse_reading(request)
         pixels = await run.cpu(self.pixels, request.image, "image")
         asked = self.tokenizer.encode(_QUESTION.format(request.question.replace("<", " ")), special=False).ids
         room = self._most if self._longest is None else min(self._most, self._longest - len(asked))
@@ -88,9 +90,17 @@ class CaptionSession(Session):
         return np.asarray(pixels, np.float32)
 
     async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
-        tokens: list[int] = []
-        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
-            tokens += event.tokens
-        return tokens
+        return await tokens_of(run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)))
+
+
+def _refuse_reading(request: DocumentQuestionRequest) -> None:
+    """Returns if nothing is asked of a model that writes its answer which only one can do that copies it from a page's words.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
+    if request.words is not None:
+        raise InvalidRequest("This model reads the page by itself. Leave words and boxes out.", param="words")
+    for name in ("max_answer_len", "handle_impossible_answer"):
+        if getattr(request, name) != _DEFAULTS[name]:
+            raise InvalidRequest(f"{name} is for models that copy an answer; this one writes it. Leave it out.", param=name)

@@ -10,7 +10,6 @@ import msgspec
 from modelport.contract import (
     GenerateRequest,
     Media,
-    ModelFailed,
     Run,
     Sampling,
     SessionContext,
@@ -29,6 +28,7 @@ from modelport_hf.media import MOST_PIXELS
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
 from modelport_hf.processor import load_processor
 from modelport_hf.prompt import Prompt
+from modelport_hf.writing import tokens_of
 from modelport_skill_multimodal.chat_prompt import ImagePrompter
 from modelport_skill_multimodal.options import NEW_TOKENS, whole_number
 
@@ -116,9 +116,5 @@ class ChatSession(GenerationSession):
         prompt = await run.cpu(self.prompter.about, image, param, text, params.max_new_tokens)
         if params.max_new_tokens is None:
             params = msgspec.structs.replace(params, max_new_tokens=min(prompt.max_new_tokens, self._most))
-        tokens: list[int] = []
-        async for event in run.generate("main", self.engine_request(prompt, params)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
-            tokens += event.tokens
+        tokens = await tokens_of(run.generate("main", self.engine_request(prompt, params)))
         return self.tokenizer.decode(tokens).strip()

@@ -15,6 +15,7 @@ from modelport.contract import InvalidRequest, Media, UnsupportedParameter
 from modelport.tasks.text import GenerationRequest
 from modelport_hf.chat import ChatTemplates
 from modelport_hf.media import decode_image
+from modelport_hf.pictures import refuse_long
 from modelport_hf.prompt import Prompt, Prompter
 from modelport_hf.tokenizer import Tokenizer
 
@@ -95,7 +96,7 @@ class ImagePrompter(Prompter):
             InvalidRequest: if the image cannot be taken, naming `param`.
         """
         self._refuse_mark(text, "question")
-        media = [decode_image(image, param, self._most_pixels)]
+        media = [self._decoded(image, param)]
         parts = [{"type": "image"}, *([{"type": "text", "text": text}] if text else [])]
         request = GenerationRequest(messages=[], max_new_tokens=max_new_tokens)
         try:
@@ -120,7 +121,7 @@ class ImagePrompter(Prompter):
             )
         if len(media) == self._most_images:
             raise InvalidRequest(f"A request holds at most {self._most_images} images. Leave some out.", param=param)
-        image = decode_image(_media(part, param), f"{param}.{_field(part)}", self._most_pixels)
+        image = self._decoded(_media(part, param), f"{param}.{_field(part)}")
         if image.width * image.height + sum(each.width * each.height for each in media) > self._most_pixels:
             raise InvalidRequest(
                 f"The images of a request may have {self._most_pixels / 1e6:g} million pixels together, and these have more. Make"
@@ -171,6 +172,11 @@ class ImagePrompter(Prompter):
             )
         return ids, inputs
 
+    def _decoded(self, media: Media, param: str) -> Image.Image:
+        image = decode_image(media, param, self._most_pixels)
+        refuse_long(image, getattr(self._processor, "image_processor", None), self._most_pixels, param)
+        return image
+
     def _alone(self, request: GenerationRequest, turns: list[dict[str, Any]]) -> str:
         for name in ("tools", "template_options"):
             if getattr(request, name):
@@ -202,6 +208,8 @@ class ImagePrompter(Prompter):
             with self._lock:
                 made = self._processor(**given, return_tensors="pt")
             return {name: _array(value) for name, value in made.items() if value is not None}
+        except MemoryError:
+            raise  # which no other image would mend
         except Exception as error:  # what a processor raises for an image that it does not take is not agreed upon
             why = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise InvalidRequest(

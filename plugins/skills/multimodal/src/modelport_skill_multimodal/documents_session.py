@@ -11,8 +11,8 @@ from PIL import Image
 
 from modelport.contract import Array, InputTooLong, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.multimodal import DocumentAnswer, DocumentAnswersResult, DocumentQuestionRequest
-from modelport_hf.pictures import Pictures
-from modelport_hf.spans import best_spans
+from modelport_hf.pictures import Pictures, shapes
+from modelport_hf.spans import BestSpans, best_spans, refuse_top_k
 from modelport_skill_multimodal.documents import sees
 from modelport_skill_multimodal.ocr import read_words
 from modelport_skill_multimodal.texts import Texts
@@ -41,6 +41,7 @@ class DocumentsSession(Session):
         yield await run.cpu(self._answered, request, words, windows, outputs)
 
     def _prepared(self, request: DocumentQuestionRequest) -> tuple[list[str], list[Any], list[Item]]:
+        refuse_top_k(request.top_k)
         image = self.pictures.decode(request.image, "image")
         words, pixel_boxes = request.words, request.boxes
         if words is None or pixel_boxes is None:
@@ -77,13 +78,13 @@ class DocumentsSession(Session):
         arrays: dict[str, Array] = {"input_ids": ids, "attention_mask": np.ones_like(ids), "bbox": places, **seen}
         if not self.sees:
             arrays["token_type_ids"] = np.array(window.type_ids, dtype=np.int64)
-        return Item(arrays, cost=len(ids))
+        return Item(arrays, cost=len(ids), group=shapes(seen))
 
     def _answered(
         self, request: DocumentQuestionRequest, words: list[str], windows: list[Any], outputs: list[dict[str, Array]]
     ) -> DocumentAnswersResult:
-        """The best answers of all windows; one that several windows or tokens give counts once, with its highest score."""
-        scores: dict[tuple[int, int], float] = {}
+        """The best answers of all windows."""
+        spans = BestSpans(request.top_k)
         impossible = 1.0
         for window, output in zip(windows, outputs, strict=True):
             found, none = best_spans(
@@ -94,10 +95,8 @@ class DocumentsSession(Session):
                 max_tokens=request.max_answer_len,
             )
             impossible = min(impossible, none)
-            for score, first, last in found:
-                span = (window.word_ids[first], window.word_ids[last])
-                scores[span] = max(score, scores.get(span, 0.0))
-        answers = [DocumentAnswer(" ".join(words[start : end + 1]), score, start, end) for (start, end), score in scores.items()]
+            spans.add((score, (window.word_ids[first], window.word_ids[last])) for score, first, last in found)
+        answers = [DocumentAnswer(" ".join(words[start : end + 1]), score, start, end) for (start, end), score in spans.best()]
         if request.handle_impossible_answer:
             answers.append(DocumentAnswer("", impossible, 0, 0))
         return DocumentAnswersResult(results=sorted(answers, key=lambda answer: -(answer.score or 0.0))[: request.top_k])

@@ -106,6 +106,10 @@ class GroundingSession(Session):
             int(np.searchsorted(ends, start, side="left")) if stop > start and start not in ends else -1
             for start, stop in encoding.offsets
         ]
+        if missing := set(range(len(ends))).difference(owners):
+            raise InvalidRequest(
+                "The label has no character that this model reads; write it in words.", param=f"candidate_labels.{min(missing)}"
+            )
         ids = np.array(encoding.ids, dtype=np.int64)
         image = self.pictures.decode(request.inputs, "inputs")
         arrays = self.pictures.arrays(image, "inputs")

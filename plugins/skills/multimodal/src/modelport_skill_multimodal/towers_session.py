@@ -14,6 +14,7 @@ from modelport.tasks.multimodal import ZeroShotImageRequest
 from modelport.tasks.text import EmbeddingRequest, EmbeddingResult, LabelScore
 from modelport.tasks.vision import ImageFeaturesRequest, ImageFeaturesResult, LabelsResult
 from modelport_hf.pictures import Pictures, shapes
+from modelport_hf.vectors import inputs_of, refuse_dimensions, shortened, unit
 from modelport_skill_multimodal.scalars import read_scalar
 from modelport_skill_multimodal.texts import Texts, WholeTexts, nested_config
 from modelport_skill_multimodal.towers import kind_of
@@ -74,34 +75,15 @@ class TowersSession(Session):
     def _items(self, request: EmbeddingRequest) -> list[Item]:
         if request.prompt_name is not None:
             raise InvalidRequest("This model has no prompts: leave prompt_name out.", param="prompt_name")
-        if request.dimensions is not None and request.dimensions < 1:
-            raise InvalidRequest(f"dimensions is {request.dimensions}; it must be at least 1.", param="dimensions")
-        inputs: Any = request.inputs
-        if isinstance(inputs, str) or (inputs and all(isinstance(value, int) for value in inputs)):
-            found = [(inputs, "inputs")]
-        else:
-            found = [(value, f"inputs.{index}") for index, value in enumerate(inputs)]
-        if not found:
-            raise InvalidRequest("inputs is empty; give at least one text.", param="inputs")
-        for value, param in found:
-            if isinstance(value, int):
-                raise InvalidRequest(
-                    "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.", param=param
-                )
+        refuse_dimensions(request.dimensions)
         side = request.truncation_direction
-        return [self.texts.item(value, param, truncate=request.truncate, side=side) for value, param in found]
+        return [self.texts.item(value, param, truncate=request.truncate, side=side) for value, param in inputs_of(request.inputs)]
 
     def _embeddings(self, request: EmbeddingRequest, outputs: list[dict[str, Array]]) -> EmbeddingResult:
         vectors = np.stack([to_numpy(output["embedding"]) for output in outputs]).astype(np.float32, copy=False)
-        if request.dimensions is not None:
-            if request.dimensions > vectors.shape[1]:
-                raise InvalidRequest(
-                    f"dimensions is {request.dimensions}, and this model's embeddings have {vectors.shape[1]}.",
-                    param="dimensions",
-                )
-            vectors = vectors[:, : request.dimensions]
+        vectors = shortened(vectors, request.dimensions)
         # Left to the checkpoint, they are of length 1, as the model's own forward makes them.
-        return EmbeddingResult(embeddings=np.ascontiguousarray(vectors if request.normalize is False else _normal(vectors)))
+        return EmbeddingResult(embeddings=np.ascontiguousarray(vectors if request.normalize is False else unit(vectors)))
 
     async def _embed_image(self, request: ImageFeaturesRequest, run: Run) -> AsyncGenerator[ImageFeaturesResult, None]:
         output = await run.forward("image", await run.cpu(self._image, request.inputs))
@@ -118,8 +100,4 @@ def _key(item: Item) -> str:
 
 def _unit(output: dict[str, Array]) -> np.ndarray:
     """An embedding at length 1."""
-    return _normal(to_numpy(output["embedding"]).astype(np.float32, copy=False))
-
-
-def _normal(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+    return unit(to_numpy(output["embedding"]).astype(np.float32, copy=False))

@@ -86,8 +86,9 @@ def test_donut_answers_a_question_about_a_page(checkpoint: Callable[[str], Any])
     request = DocumentQuestionRequest(image=Media(data=draw(1)), question="who")
     with_words = DocumentQuestionRequest(image=Media(data=draw(1)), question="who", words=["a"], boxes=[(0, 0, 1, 1)])
     too_long = DocumentQuestionRequest(image=Media(data=draw(1)), question="who " * 40)
-    asked = [("document-question-answering", each) for each in (request, with_words, too_long)]
-    answer, words, long = ask(made.folder, asked)
+    of_a_copy = DocumentQuestionRequest(image=Media(data=draw(1)), question="who", handle_impossible_answer=True)
+    asked = [("document-question-answering", each) for each in (request, with_words, too_long, of_a_copy)]
+    answer, words, long, impossible = ask(made.folder, asked)
     prompt = made.processor.tokenizer(
         "<s_docvqa><s_question>who</s_question><s_answer>", add_special_tokens=False, return_tensors="pt"
     ).input_ids
@@ -98,6 +99,8 @@ def test_donut_answers_a_question_about_a_page(checkpoint: Callable[[str], Any])
     assert answer.results[0].score is None
     assert isinstance(words, InvalidRequest)
     assert words.param == "words"
+    assert isinstance(impossible, InvalidRequest)
+    assert impossible.param == "handle_impossible_answer"
     assert isinstance(long, InvalidRequest)
     assert "The question has 164 tokens" in str(long)
 

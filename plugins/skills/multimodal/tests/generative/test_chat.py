@@ -225,6 +225,18 @@ def test_what_cannot_be_taken_is_refused_and_the_worker_lives(checkpoint: Callab
     assert tiny.choices[0].finish_reason == last.choices[0].finish_reason == "length"
 
 
+def test_an_image_that_would_grow_too_large_is_refused(checkpoint: Callable[[str], Any]) -> None:
+    line = io.BytesIO()
+    Image.new("L", (1, 200_000)).save(line, "PNG")
+    asked = [
+        ("text-generation", message(image_part(line.getvalue()))),
+        ("image-to-text", ImageToTextRequest(inputs=Media(data=line.getvalue()))),
+    ]
+    errors = ask(checkpoint("llava").folder, asked)
+    assert all(isinstance(error, InvalidRequest) and "Cut out the part" in str(error) for error in errors), errors
+    assert [error.param for error in errors] == ["messages.0.content.0.data", "inputs"]
+
+
 def test_templates_write_either_mark_of_an_image(checkpoint: Callable[[str], Any]) -> None:
     """Gemma 3 writes the mark before an image, Gemma 3n and 4 the image's own, and their processors know both."""
     folder = checkpoint("llava").folder
@@ -251,12 +263,15 @@ def test_a_template_with_other_places_than_images_is_told_apart(
     assert why in str(error)
 
 
-def test_images_beyond_the_engines_reach_name_the_parameter(checkpoint: Callable[[str], Any]) -> None:
-    (error,) = ask_all(checkpoint("llava").folder, "text-generation", [message(image_part(draw(0)))], together=False)
-    assert not isinstance(error, Exception)
-    request = message(image_part(draw(0)))
-    request.logit_bias = {3: 1.0}
-    (error,) = ask_all(checkpoint("llava").folder, "text-generation", [request])
-    assert isinstance(error, InvalidRequest)
-    assert "prompts with images" in str(error)
-    assert error.param == "logit_bias"
+@pytest.mark.parametrize(("kind", "is_honoured"), [("llava", True), ("mllama", False)])
+def test_where_images_cannot_be_stepped_a_parameter_is_refused_by_name(
+    kind: str, is_honoured: bool, checkpoint: Callable[[str], Any]
+) -> None:
+    """Mllama looks at the image again at every token."""
+    request = question("what", draw(0), logit_bias={100: 1000.0}, no_repeat_ngram_size=0)
+    (answer,) = ask_all(checkpoint(kind).folder, "text-generation", [request])
+    if is_honoured:
+        assert len(set(answer.choices[0].text)) == 1, "it says one token for ever"
+    else:
+        assert isinstance(answer, InvalidRequest)
+        assert answer.param == "logit_bias"

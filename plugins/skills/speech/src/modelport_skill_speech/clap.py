@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modelport.contract import Array, ConfigurationError, Item, Run, Session, SessionContext, to_numpy
+from modelport.contract import Array, ConfigurationError, InputTooLong, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.audio import ZeroShotAudioRequest
 from modelport.tasks.text import LabelScore
 from modelport.tasks.vision import LabelsResult
@@ -24,8 +24,8 @@ _WINDOW = 1024
 
 
 class ClapSession(Session):
-    """Sound that is longer than the model's window is heard in several, whose mean counts: the checkpoint's extractor would take
-    one at random."""
+    """Sound that is longer than the model's window is heard in several, as far apart as each other, whose mean counts: the
+    checkpoint's extractor would take one at random."""
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
@@ -48,12 +48,20 @@ class ClapSession(Session):
         yield await run.cpu(self.finish, request, await heard, await meant)
 
     def prepare(self, request: ZeroShotAudioRequest) -> tuple[list[Item], list[str], list[Item]]:
-        """Windows of the sound, and the sentences, each as what to cache it by and as an item."""
+        """Windows of the sound, and the sentences, each as what to cache it by and as an item.
+
+        Raises:
+            InvalidRequest: if the sound cannot be taken.
+            InputTooLong: if a sentence is longer than the model takes.
+        """
         samples = self._ear.samples(request.inputs)
         cost = min(_WINDOW, self._most or _WINDOW)
-        windows = [samples[start : start + self._window] for start in range(0, len(samples), self._window)]
+        # All of them whole: a remainder of a moment, repeated to fill a window, would count as much as all the rest.
+        starts = np.linspace(0, max(len(samples) - self._window, 0), -(-len(samples) // self._window)).round().astype(int)
+        windows = [samples[start : start + self._window] for start in starts]
         sentences = [request.hypothesis_template.replace("{}", label) for label in request.candidate_labels]
-        return [self._ear.item(window, cost) for window in windows], sentences, [self._text(each) for each in sentences]
+        texts = [self._text(each, f"candidate_labels.{index}") for index, each in enumerate(sentences)]
+        return [self._ear.item(window, cost) for window in windows], sentences, texts
 
     def finish(self, request: ZeroShotAudioRequest, heard: list[dict[str, Array]], meant: list[dict[str, Array]]) -> LabelsResult:
         """Labels by softmax over their nearness, best first."""
@@ -65,8 +73,13 @@ class ClapSession(Session):
         order = np.argsort(-scores, kind="stable")
         return LabelsResult(results=[LabelScore(request.candidate_labels[i], float(scores[i])) for i in order])
 
-    def _text(self, sentence: str) -> Item:
-        ids = np.array(self._tokenizer.encode(sentence, max_tokens=self._longest).ids, np.int64)
+    def _text(self, sentence: str, param: str) -> Item:
+        ids = np.array(self._tokenizer.encode(sentence).ids, np.int64)
+        if len(ids) > self._longest:
+            raise InputTooLong(
+                f"The sentence of this label has {len(ids)} tokens, and this model takes {self._longest}. Shorten it.",
+                param=param,
+            )
         return Item({"input_ids": ids, "attention_mask": np.ones_like(ids)})
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from modelport.contract import (
     GenerateRequest,
     InvalidRequest,
-    ModelFailed,
     Run,
     Session,
     SessionContext,
@@ -18,7 +17,8 @@ from modelport.contract import (
 from modelport.tasks.audio import TranscriptionDelta, TranscriptionRequest, join_transcription
 from modelport_hf.folder import read_json
 from modelport_hf.own_tokenizer import load_own_tokenizer
-from modelport_hf.parameters import sampling_of_parameters
+from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
+from modelport_hf.writing import tokens_of
 from modelport_skill_speech.sound import Ear
 
 __all__ = ["Seq2SeqSession"]
@@ -36,17 +36,13 @@ class Seq2SeqSession(Session):
         self._tokenizer = load_own_tokenizer(context.folder, trust_remote_code=context.card.trust_remote_code)
         own = read_json(context.folder, "generation_config.json") or {}
         self._codes = {str(code): int(token) for code, token in (own.get("text_decoder_lang_to_code_id") or {}).items()}
-        self._most = own.get("max_new_tokens") or (own["max_length"] - 1 if own.get("max_length") else None)
+        self._most = most_new_tokens(context.folder)
 
     async def handle(self, request: TranscriptionRequest, run: Run) -> AsyncGenerator[Any, None]:
         """One delta, when the recording is done."""
         inputs, seconds = await run.cpu(self.prepare, request)
         params = sampling_of_parameters(request.generate_parameters, self._most)
-        tokens: list[int] = []
-        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
-            tokens += event.tokens
+        tokens = await tokens_of(run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)))
         text = str(await run.cpu(self._text, tokens))
         delta = TranscriptionDelta(text=text, duration=seconds)
         yield delta if run.stream else join_transcription([delta])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
@@ -15,7 +16,6 @@ from modelport.contract import (
     GenerateRequest,
     InvalidRequest,
     Item,
-    ModelFailed,
     Run,
     Sampling,
     Session,
@@ -100,6 +100,7 @@ class WhisperSession(Session):
         self._positions = int(config.get("max_target_positions", 448))
         self._heads = aligning_heads(context.card)
         self._beams = int((read_json(context.folder, "generation_config.json") or {}).get("num_beams") or 1)
+        self._alone = itertools.count()
         self._smooth = int(config.get("median_filter_width", 7))
         self._rises = context.options.get("temperature_fallback", context.card.options.get("temperature_fallback", False))
         if not isinstance(self._rises, bool):
@@ -233,8 +234,6 @@ class WhisperSession(Session):
         tokens: list[int] = []
         logprobs: list[float] = []
         async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params, logprobs=weighed)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
             tokens += event.tokens
             logprobs += event.logprobs or ()
         logprob = sum(logprobs) / max(len(logprobs), 1) if weighed is not None else None
@@ -252,9 +251,13 @@ class WhisperSession(Session):
         return max(self._marks.languages, key=lambda code: logits[self._marks.languages[code]])
 
     async def _times(self, run: Run, window: _Window) -> np.ndarray:
-        """When each token of the window ends, in seconds from the window's begin."""
+        """When each token of the window ends, in seconds from the window's begin.
+
+        It runs alone: the model hands out the attention of every head of every layer, in large ones a gigabyte for a window.
+        """
         ids = np.array([*window.begin, *window.tokens[:-1]], np.int64)
-        item = Item({"input_features": window.features, "decoder_input_ids": ids}, self._cost, group="align")
+        arrays: dict[str, Array] = {"input_features": window.features, "decoder_input_ids": ids}
+        item = Item(arrays, self._cost, group=f"align {next(self._alone)}")
         return await run.cpu(self._aligned, await run.forward("align", item), window)
 
     def _aligned(self, output: Mapping[str, Array], window: _Window) -> np.ndarray:

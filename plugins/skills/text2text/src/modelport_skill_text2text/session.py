@@ -14,9 +14,7 @@ from modelport.contract import (
     GenerateRequest,
     InputTooLong,
     InvalidRequest,
-    ModelFailed,
     Run,
-    Sampling,
     Session,
     SessionContext,
 )
@@ -31,6 +29,7 @@ from modelport.tasks.text2text import (
 )
 from modelport_hf.own_tokenizer import load_own_tokenizer
 from modelport_hf.parameters import most_new_tokens, sampling_of_parameters
+from modelport_hf.writing import tokens_of
 from modelport_skill_text2text.languages import Languages, Telling
 
 __all__ = ["Text2TextSession"]
@@ -56,7 +55,8 @@ class Text2TextSession(Session):
         """One result, when all texts are done."""
         prompts = await run.cpu(self.prepare, request, run.task)
         params = sampling_of_parameters(request.generate_parameters, self._most)
-        made = await asyncio.gather(*(self._generate(run, prompt, params) for prompt in prompts))
+        requests = [GenerateRequest(id=0, inputs=prompt, params=params) for prompt in prompts]
+        made = await asyncio.gather(*(tokens_of(run.generate("main", each)) for each in requests))
         yield await run.cpu(self.finish, request, run.task, made)
 
     def prepare(self, request: Text2TextRequest, task: str) -> list[dict[str, np.ndarray]]:
@@ -120,11 +120,3 @@ class Text2TextSession(Session):
                 raise ConfigurationError("config.json names no decoder_start_token_id, from which a translation begins.")
             inputs["decoder_input_ids"] = np.array([self._start, telling.first], np.int64)
         return inputs
-
-    async def _generate(self, run: Run, inputs: dict[str, np.ndarray], params: Sampling) -> list[int]:
-        tokens: list[int] = []
-        async for event in run.generate("main", GenerateRequest(id=0, inputs=inputs, params=params)):
-            if event.finish == "error":
-                raise ModelFailed(event.error or "The model failed while it was generating.")
-            tokens += event.tokens
-        return tokens

@@ -33,6 +33,7 @@ from modelport.tasks.text import EmbeddingRequest, EmbeddingResult
 from modelport_hf.folder import position_limit
 from modelport_hf.padding import length_group
 from modelport_hf.tokenizer import Encoded, load_tokenizer
+from modelport_hf.vectors import inputs_of, refuse_dimensions, shortened, unit
 from modelport_skill_text_embedding.recipe import recipe_of
 
 __all__ = ["EmbeddingSession"]
@@ -81,9 +82,7 @@ class EmbeddingSession(Session):
         yield await run.cpu(self.postprocess, request, await asyncio.gather(*map(row, items)))
 
     def preprocess(self, request: TextsRequest) -> list[Item]:
-        dimensions = getattr(request, "dimensions", None)
-        if dimensions is not None and dimensions < 1:
-            raise InvalidRequest(f"dimensions is {dimensions}; it must be at least 1.", param="dimensions")
+        refuse_dimensions(getattr(request, "dimensions", None))
         prompt = self._prompt(request)
         items = []
         for text, param in _texts(request):
@@ -105,20 +104,14 @@ class EmbeddingSession(Session):
             return SparseEmbeddingResult(results=[_entries(row) for row in rows])
         vectors = np.stack(rows)
         if isinstance(request, SimilarityRequest):
-            unit = _normalized(vectors)
-            return SimilarityResult(results=(unit[1:] @ unit[0]).tolist())
+            source, *others = unit(vectors)
+            return SimilarityResult(results=(np.stack(others) @ source).tolist())
         return EmbeddingResult(embeddings=np.ascontiguousarray(self._chosen(request, vectors)))
 
     def _chosen(self, request: EmbeddingRequest, vectors: np.ndarray) -> np.ndarray:
         """The dimensions and the length that a request asks for."""
-        if request.dimensions is not None:
-            if request.dimensions > vectors.shape[1]:
-                raise InvalidRequest(
-                    f"dimensions is {request.dimensions}, and this model's embeddings have {vectors.shape[1]}.",
-                    param="dimensions",
-                )
-            vectors = vectors[:, : request.dimensions]
-        return _normalized(vectors) if (self.recipe.normalize if request.normalize is None else request.normalize) else vectors
+        vectors = shortened(vectors, request.dimensions)
+        return unit(vectors) if (self.recipe.normalize if request.normalize is None else request.normalize) else vectors
 
     def _prompt(self, request: TextsRequest) -> str:
         name = request.prompt_name
@@ -176,10 +169,6 @@ class EmbeddingSession(Session):
         return Item(arrays, cost=len(ids), group=length_group(self.context.card, len(ids)))
 
 
-def _normalized(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
-
-
 def _entries(row: np.ndarray) -> list[SparseValue]:
     places = np.flatnonzero(row)
     return [SparseValue(index, value) for index, value in zip(places.tolist(), row[places].tolist(), strict=True)]
@@ -193,16 +182,4 @@ def _texts(request: TextsRequest) -> list[tuple[str | list[int], str]]:
             raise InvalidRequest("sentences is empty; give at least one to compare with.", param="inputs.sentences")
         others = [(text, f"inputs.sentences.{index}") for index, text in enumerate(inputs.sentences)]
         return [(inputs.source_sentence, "inputs.source_sentence"), *others]
-    if isinstance(inputs, str):
-        return [(inputs, "inputs")]
-    if not inputs:
-        raise InvalidRequest("inputs is empty; give at least one text.", param="inputs")
-    if all(isinstance(value, int) for value in inputs):
-        return [(inputs, "inputs")]  # type: ignore[list-item]
-    for index, value in enumerate(inputs):
-        if isinstance(value, int):
-            raise InvalidRequest(
-                "inputs mixes single token ids with texts or lists; give texts, or one list of ids per input.",
-                param=f"inputs.{index}",
-            )
-    return [(value, f"inputs.{index}") for index, value in enumerate(inputs)]  # type: ignore[misc]
+    return inputs_of(inputs)

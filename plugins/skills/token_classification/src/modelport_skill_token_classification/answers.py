@@ -8,7 +8,7 @@ import numpy as np
 
 from modelport.contract import Array, InvalidRequest, Item, to_numpy
 from modelport.tasks.tokens import AnsweringRequest, AnsweringResult, AnswerSpan, Question
-from modelport_hf.spans import best_spans
+from modelport_hf.spans import BestSpans, best_spans, refuse_top_k
 from modelport_skill_token_classification.session import TextSession
 
 __all__ = ["AnsweringSession"]
@@ -21,13 +21,14 @@ class AnsweringSession(TextSession):
         for name, least in (("top_k", 1), ("max_answer_len", 1), ("doc_stride", 0), ("max_seq_len", 1)):
             if getattr(request, name) < least:
                 raise InvalidRequest(f"{name} is {getattr(request, name)}; it must be at least {least}.", param=name)
+        refuse_top_k(request.top_k)
         return [self.item(window) for windows in self._windows(request) for window in windows]
 
     def postprocess(self, request: AnsweringRequest, outputs: list[dict[str, Array]]) -> AnsweringResult:
         rows = iter(outputs)
         results = []
         for question, windows in zip(_questions(request), self._windows(request), strict=True):
-            spans: list[tuple[float, int, int]] = []
+            spans = BestSpans(request.top_k)
             impossible = 1.0
             for window in windows:
                 row = next(rows)
@@ -39,7 +40,7 @@ class AnsweringSession(TextSession):
                     max_tokens=request.max_answer_len,
                 )
                 impossible = min(impossible, none)
-                spans += [(score, *self._characters(window, first, last, request)) for score, first, last in found]
+                spans.add((score, self._characters(window, first, last, request)) for score, first, last in found)
             results.append(_best(question.context, spans, impossible, request))
         return AnsweringResult(results=results)
 
@@ -75,12 +76,9 @@ def _questions(request: AnsweringRequest) -> list[Question]:
     return questions
 
 
-def _best(context: str, spans: list[tuple[float, int, int]], impossible: float, request: AnsweringRequest) -> list[AnswerSpan]:
-    """The best answers over all windows; a span that several windows or tokens give counts once, with its highest score."""
-    scores: dict[tuple[int, int], float] = {}
-    for score, start, end in spans:
-        scores[start, end] = max(score, scores.get((start, end), 0.0))
-    found = [AnswerSpan(context[start:end], score, start, end) for (start, end), score in scores.items()]
+def _best(context: str, spans: BestSpans, impossible: float, request: AnsweringRequest) -> list[AnswerSpan]:
+    """The best answers over all windows."""
+    found = [AnswerSpan(context[start:end], score, start, end) for (start, end), score in spans.best()]
     if request.handle_impossible_answer:
         found.append(AnswerSpan("", impossible, 0, 0))
     return sorted(found, key=lambda answer: -answer.score)[: request.top_k]

@@ -31,6 +31,9 @@ __all__ = ["TableSession"]
 _SEGMENT, _COLUMN, _ROW, _PREVIOUS = range(4)
 """Which of a token's types says whether it is the table's, its column, its row, and whether it was the answer before."""
 
+_MOST_CHARACTERS = 4096
+"""Most characters of a cell: the tokenizer looks for numbers and dates in it, for each of its words in all of it."""
+
 _REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError)
 
 Cells = dict[tuple[int, int], float]
@@ -58,7 +61,10 @@ class TableSession(Session):
         return self._handle(request, run)
 
     async def _handle(self, request: TableQuestionRequest, run: Run) -> AsyncGenerator[Any, None]:
-        items = await run.cpu(self.preprocess, request)
+        table = await run.cpu(self._frame, request)
+        asked = _queries(request)
+        # One by one: a large table takes a while to read, in which the caller may leave.
+        items = [await run.cpu(self._question, request, table, query, param) for query, param in asked]
         if request.sequential:
             outputs = await self._in_turn(items, run)
         else:
@@ -73,17 +79,6 @@ class TableSession(Session):
                 item = msgspec.structs.replace(item, arrays=_with_answer(item.arrays, before))
             outputs.append(await run.forward("main", item))
         return outputs
-
-    def preprocess(self, request: TableQuestionRequest) -> list[Item]:
-        table = self._frame(request)
-        several = isinstance(request.query, list)
-        items = []
-        for index, query in enumerate(_queries(request)):
-            param = f"query.{index}" if several else "query"
-            if not query.strip():
-                raise InvalidRequest("The question is empty; give at least one word.", param=param)
-            items.append(self._item(self._encode(table, query, param, truncated=request.truncation)))
-        return items
 
     def finish(
         self, request: TableQuestionRequest, items: list[Item], outputs: Sequence[Mapping[str, Array]]
@@ -101,7 +96,16 @@ class TableSession(Session):
                 f"The columns have different lengths ({min(lengths)} to {max(lengths)}); give each row a cell in every column.",
                 param="table",
             )
+        if any(len(cell) > _MOST_CHARACTERS for column in request.table.values() for cell in column):
+            raise InvalidRequest(
+                f"A cell has more than {_MOST_CHARACTERS} characters. Leave out what is no answer to a question.", param="table"
+            )
         return frame_of(request.table)
+
+    def _question(self, request: TableQuestionRequest, table: Any, query: str, param: str) -> Item:
+        if not query.strip():
+            raise InvalidRequest("The question is empty; give at least one word.", param=param)
+        return self._item(self._encode(table, query, param, truncated=request.truncation))
 
     def _encode(self, table: Any, query: str, param: str, *, truncated: bool) -> dict[str, Any]:
         options = {"truncation": "drop_rows_to_fit"} if truncated else {}
@@ -141,11 +145,13 @@ class TableSession(Session):
         return TableAnswer(answer=answer, coordinates=chosen, cells=texts, aggregator=operation)
 
 
-def _queries(request: TableQuestionRequest) -> list[str]:
-    queries = request.query if isinstance(request.query, list) else [request.query]
-    if not queries:
+def _queries(request: TableQuestionRequest) -> list[tuple[str, str]]:
+    """Each question with the name of its field."""
+    if isinstance(request.query, str):
+        return [(request.query, "query")]
+    if not request.query:
         raise InvalidRequest("query is empty; give at least one question.", param="query")
-    return queries
+    return [(query, f"query.{index}") for index, query in enumerate(request.query)]
 
 
 def _operations(config: Mapping[str, Any]) -> dict[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from modelport.contract import Array, InvalidRequest, Item, Run, Session, SessionContext, to_numpy
 from modelport.tasks.vision import GeneratedMask, MaskGenerationRequest, MaskGenerationResult
 from modelport_hf.media import decode_image, media_bytes, png
-from modelport_skill_vision.limits import most_pixels
+from modelport_hf.pictures import most_pixels_of
 from modelport_skill_vision.masks import Candidate, grid, sifted, upscaled, without_doubles
 from modelport_skill_vision.pixels import PixelRecipe
 
@@ -27,6 +27,8 @@ MOST_GRID_PIXELS = 2_000_000
 
 _MOST_POINTS = 1024
 _MOST_CANDIDATES = 1024
+_FARTHEST = 1_000_000
+"""Pixels from the image's corner, further than any image reaches: models make infinity of what is much further still."""
 _POINTS_AT_ONCE = 64
 _PATCH = 256
 _SHARES = ("pred_iou_thresh", "stability_score_thresh", "crops_nms_thresh")
@@ -41,7 +43,7 @@ class PromptSession(Session):
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context)
         self.recipe = PixelRecipe.of(context.card)
-        self._most_pixels = most_pixels(context)
+        self._most_pixels = most_pixels_of(context)
         self._alone = itertools.count()
 
     def handle(self, request: MaskGenerationRequest, run: Run) -> AsyncGenerator[MaskGenerationResult, None]:
@@ -56,7 +58,11 @@ class PromptSession(Session):
             return
         groups = self._prompts(request, features, size)
         outputs = await asyncio.gather(*(run.forward("prompt", prompt) for _, prompt in groups))
-        yield await run.cpu(self.finish, request, [objects for objects, _ in groups], outputs, size)
+        found: dict[int, list[GeneratedMask]] = {}
+        for (objects, _), output in zip(groups, outputs, strict=True):
+            for place, index in enumerate(objects):  # one by one: a large mask takes a while, in which the caller may leave
+                found[index] = await run.cpu(self.masks, request, output, place, size)
+        yield MaskGenerationResult(results=[mask for index in sorted(found) for mask in found[index]])
 
     def prepare(self, request: MaskGenerationRequest) -> tuple[Item, str, Size]:
         """The image's item, a name of its bytes, and its (height, width).
@@ -77,16 +83,10 @@ class PromptSession(Session):
         item = self._item({"pixel_values": pixels}, pixels[0].size // _PATCH)
         return item, hashlib.sha256(media_bytes(request.inputs)).hexdigest(), size
 
-    def finish(
-        self, request: MaskGenerationRequest, groups: list[list[int]], outputs: list[dict[str, Array]], size: Size
-    ) -> MaskGenerationResult:
-        """The masks of all objects, in the request's order; `groups` names the objects of each output."""
-        found: dict[int, list[GeneratedMask]] = {}
-        for objects, output in zip(groups, outputs, strict=True):
-            masks, scores = to_numpy(output["pred_masks"]), to_numpy(output["iou_scores"])
-            for index, logits, row in zip(objects, masks, scores, strict=True):
-                found[index] = [self._mask(small, float(score), request, size) for small, score in zip(logits, row, strict=True)]
-        return MaskGenerationResult(results=[mask for index in sorted(found) for mask in found[index]])
+    def masks(self, request: MaskGenerationRequest, output: Mapping[str, Array], place: int, size: Size) -> list[GeneratedMask]:
+        """The model's guesses at the object that has this place in its item."""
+        masks, scores = to_numpy(output["pred_masks"])[place], to_numpy(output["iou_scores"])[place]
+        return [self._mask(small, float(score), request, size) for small, score in zip(masks, scores, strict=True)]
 
     async def _search(
         self, request: MaskGenerationRequest, run: Run, features: Mapping[str, Array], size: Size
@@ -99,7 +99,8 @@ class PromptSession(Session):
             output = await run.forward("prompt", self._item({**features, **arrays}, len(some)))
             found += await run.cpu(self._sifted, request, output, size)
             found = sorted(found, key=lambda candidate: -candidate.score)[:_MOST_CANDIDATES]
-        return await run.cpu(self._chosen, request, found, size)
+        best = await run.cpu(without_doubles, found, request.crops_nms_thresh)
+        return MaskGenerationResult(results=[await run.cpu(self._mask, each.logits, each.score, request, size) for each in best])
 
     def _sifted(self, request: MaskGenerationRequest, output: Mapping[str, Array], size: Size) -> list[Candidate]:
         masks, scores = to_numpy(output["pred_masks"]), to_numpy(output["iou_scores"])
@@ -113,10 +114,6 @@ class PromptSession(Session):
             least_stability=request.stability_score_thresh,
             offset=request.stability_score_offset,
         )
-
-    def _chosen(self, request: MaskGenerationRequest, found: list[Candidate], size: Size) -> MaskGenerationResult:
-        best = without_doubles(found, request.crops_nms_thresh)
-        return MaskGenerationResult(results=[self._mask(each.logits, each.score, request, size) for each in best])
 
     def _mask(self, logits: np.ndarray, score: float, request: MaskGenerationRequest, size: Size) -> GeneratedMask:
         inside = upscaled(logits, self.recipe, size) > request.mask_threshold
@@ -164,8 +161,10 @@ def _check(request: MaskGenerationRequest) -> None:
             continue
         if not prompts or len(prompts) > MOST_OBJECTS:
             raise InvalidRequest(f"{name} is for {len(prompts)} objects; send 1 to {MOST_OBJECTS}.", param=name)
-        if not np.isfinite(np.array([number for prompt in prompts for number in np.ravel(prompt)])).all():
-            raise InvalidRequest(f"{name} holds a number that is not finite; give pixels of the image.", param=name)
+        if not all(abs(number) <= _FARTHEST for prompt in prompts for number in np.ravel(prompt)):
+            raise InvalidRequest(
+                f"{name} holds a number that is not within ±{_FARTHEST:,}; give pixels of the image.", param=name
+            )
     if request.points is not None:
         _check_points(request)
     elif request.labels is not None:

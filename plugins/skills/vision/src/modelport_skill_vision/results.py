@@ -30,6 +30,12 @@ from modelport_hf.media import png
 __all__ = ["Answerer"]
 
 _SUBTASKS = ("panoptic", "instance", "semantic")
+_MOST_MASK_PIXELS = 1_250_000_000
+"""Most pixels of all masks of an image together, 5 GB of floats: a hundred masks of a photograph of 12 million pixels."""
+
+_MOST_DEPTH_PIXELS = 4096 * 4096
+"""Each is a number in the answer, and in JSON twenty bytes."""
+
 _SHARES = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
 
 
@@ -53,9 +59,9 @@ class Answerer:
             "image-feature-extraction": self._features,
             "keypoint-detection": self._keypoints,
         }[task]
-        is_whole = card.architectures[0].endswith("ForSemanticSegmentation")
+        self._is_semantic = card.architectures[0].endswith("ForSemanticSegmentation")
         has = [name for name in _SUBTASKS if hasattr(processor, f"post_process_{name}_segmentation")]
-        self._subtasks = ["semantic"] if is_whole else has
+        self._subtasks = ["semantic"] if self._is_semantic else has
 
     def __call__(self, request: Any, output: Mapping[str, np.ndarray], size: tuple[int, int]) -> Any:
         """The result, for an image of `size` (height, width); `output` has the arrays of one row."""
@@ -101,12 +107,12 @@ class Answerer:
     ) -> SegmentationResult:
         subtask = request.subtask or self._subtasks[0]
         rules = getattr(self._processor, f"post_process_{subtask}_segmentation")
+        if self._is_semantic:
+            return self._by_class(_classes(output["logits"], size))
+        _refuse_many(_large_planes(subtask, output, request.threshold), size)
         outputs = _batch_of_one(output)
         if subtask == "semantic":
-            classes = rules(outputs, target_sizes=[size])[0].numpy()
-            return SegmentationResult(
-                results=[Segment(self._label(index), _mask(classes == index)) for index in np.unique(classes)]
-            )
+            return self._by_class(rules(outputs, target_sizes=[size])[0].numpy())
         known = inspect.signature(rules).parameters  # EoMT's rules for instances know no overlap
         options = {name: getattr(request, name) for name in _SHARES if name in known}
         if "label_ids_to_fuse" in known:
@@ -120,7 +126,19 @@ class Answerer:
             ]
         )
 
+    def _by_class(self, classes: np.ndarray) -> SegmentationResult:
+        """A part for each class of (height, width) that some pixel has."""
+        found = np.unique(classes)
+        _refuse_many(len(found), classes.shape)
+        return SegmentationResult(results=[Segment(self._label(index), _mask(classes == index)) for index in found])
+
     def _depth(self, request: Any, output: Mapping[str, np.ndarray], size: tuple[int, int]) -> DepthResult:
+        if size[0] * size[1] > _MOST_DEPTH_PIXELS:
+            raise InvalidRequest(
+                f"The image has {size[1]} × {size[0]} pixels, and depth is given, as a number for each, of at most"
+                f" {_MOST_DEPTH_PIXELS / 1e6:.1f} million. Make the image smaller.",
+                param="inputs",
+            )
         rules = self._processor.post_process_depth_estimation
         # ZoeDepth's processor pads the image by a share of its size, and takes that off again.
         options = {"source_sizes": [size]} if "source_sizes" in inspect.signature(rules).parameters else {}
@@ -159,6 +177,49 @@ def _batch_of_one(output: Mapping[str, np.ndarray]) -> Any:
         # Rows of a batch are views of an array that others read too.
         tensors[name] = torch.from_numpy(np.array(array[None]))
     return SimpleNamespace(**tensors)
+
+
+def _classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The class of each pixel, int64 `size`: the largest of `logits` (classes, rows, columns), each grown to `size`.
+
+    What the processors of such models do, but class by class: a photograph with 150 classes takes gigabytes at once.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    best = torch.full(size, -torch.inf)
+    found = torch.zeros(size, dtype=torch.int64)
+    for index, small in enumerate(torch.from_numpy(np.array(logits, dtype=np.float32))):
+        grown = interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        found.masked_fill_(grown > best, index)
+        best = torch.maximum(best, grown)
+    return found.numpy()
+
+
+def _large_planes(subtask: str, output: Mapping[str, np.ndarray], threshold: float) -> int:
+    """How many masks a processor's rules grow to the image's size: of each class, each query, or each that is sure enough."""
+    logits = output["class_queries_logits"] if "class_queries_logits" in output else output["logits"]
+    if subtask == "semantic":
+        return int(logits.shape[-1]) - 1
+    if subtask == "instance":
+        return int(logits.shape[0])
+    scores = np.exp(logits - logits.max(-1, keepdims=True).astype(np.float64))
+    is_sure = scores.max(-1) > threshold * scores.sum(-1)
+    return int((is_sure & (logits.argmax(-1) < logits.shape[-1] - 1)).sum())
+
+
+def _refuse_many(planes: int, size: tuple[int, int]) -> None:
+    """Returns if so many masks of the image's size are not too many for a machine's memory.
+
+    Raises:
+        InvalidRequest: if they are.
+    """
+    if planes * size[0] * size[1] > _MOST_MASK_PIXELS:
+        raise InvalidRequest(
+            f"The image has {size[1]} × {size[0]} pixels, and {planes} masks as large as it would have to be made, which"
+            f" may have {_MOST_MASK_PIXELS / 1e9:g} billion pixels together. Make the image smaller.",
+            param="inputs",
+        )
 
 
 def _mask(inside: np.ndarray) -> Any:

@@ -15,8 +15,8 @@ from modelport_torch.load import load_model, load_module
 __all__ = ["Traced", "examples", "load", "traced"]
 
 _HOST = torch.device("cpu")
-_SIZES = {"batch": 3, "sequence": 7, "height": 96, "width": 160}
-_SIZES_AGAIN = {"batch": 2, "sequence": 12, "height": 160, "width": 128}
+_SIZES = {"batch": 3, "sequence": 7, "height": 96, "width": 160, "samples": 4000}
+_SIZES_AGAIN = {"batch": 2, "sequence": 12, "height": 160, "width": 128, "samples": 5500}
 _OTHER = (5, 11, 13, 17)
 
 
@@ -46,6 +46,8 @@ def load(name: str, entry: Forward | Module, checkpoint: Path, *, trust_remote_c
         reads_pooler = entry.call != "forward" or any("pooler" in (out.source or out.name) for out in entry.outputs)
         unused = ("pooler",) if entry.head == "feature-extraction" and not reads_pooler else ()
         model = load_model(entry.head, checkpoint, "float32", _HOST, _silent, trust_remote_code=trust_remote_code, unused=unused)
+        for config in (model.config, model.config.get_text_config()):
+            config.use_cache = False  # nobody reads the caches of a single call, and heads hand on no such argument
     return model, ForwardEntry(name, entry, model, checkpoint, _HOST)
 
 

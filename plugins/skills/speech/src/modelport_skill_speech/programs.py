@@ -77,7 +77,8 @@ def program_of(kind: str, card: ModelCard) -> Program:
                 "text": Forward(head=head, call="get_text_features", inputs=ids, outputs=vector),
             }
         )
-    inputs = (sound, ArraySpec("attention_mask", axes=("batch", sound.axes[1])))
+    is_open = isinstance(sound.axes[1], str)  # else all are padded to one length, which models take without a mask
+    inputs = (sound, ArraySpec("attention_mask", axes=("batch", sound.axes[1]))) if is_open else (sound,)
     if kind == "ctc":
         outputs = (Output("ids", source="logits", chain=(Argmax(),)),)
         return Program({"main": Forward(head="ctc", inputs=inputs, outputs=outputs)})
@@ -120,7 +121,8 @@ def _sound(card: ModelCard) -> ArraySpec:
     if made in _RAW:
         return ArraySpec("input_values", "float32", ("batch", "samples"))
     if made == "ASTFeatureExtractor":
-        return ArraySpec("input_values", "float32", ("batch", "frames", "bins"))
+        frames, bins = (settings.get(name) or card.config.get(name) for name in ("max_length", "num_mel_bins"))
+        return ArraySpec("input_values", "float32", ("batch", frames or "frames", bins or "bins"))
     if made == "WhisperFeatureExtractor":
         window = card.config.get("max_source_positions")
         frames = 2 * window if isinstance(window, int) else "frames"

@@ -109,7 +109,7 @@ class StepGraphs:
     Args:
         device: Where.
         make: What makes a recorder.
-        run: A step: (ids, lengths, positions, places in the cache) as one tensor (4, rows), and how many columns to look at, to logits.
+        run: A step: (ids, lengths, positions, places) as one tensor (4, rows), and how many columns to look at, to logits.
             It must do the same for every content of the tensor, and never ask what that is.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from itertools import count
+from typing import NamedTuple
 
 from clients import Stream, chat
 from rows import Loop, Row, median
@@ -17,8 +18,12 @@ _CHECKPOINT = str(DEMO / "smollm2-135m-instruct")
 _TOKENS = 64
 _SEEDS = count()
 
-# model, streams, target, whether that is less than the engine alone needed when it was set, best of other servers
-_WORK: tuple[tuple[str, int, float, bool, str], ...] = (
+_PAIRS = 5
+
+Work = tuple[str, int, float, bool, str]
+"""Model, streams, target, whether that is less than the engine alone needed when it was set, best of other servers."""
+
+_WORK: tuple[Work, ...] = (
     ("openvino", 16, 3.2, False, "3.30 (vLLM), 3.71 (llama.cpp)"),
     ("openvino", 4, 5.1, False, ""),
     ("openvino", 1, 11.8, True, "11.8 (llama.cpp), 17.3 (vLLM)"),
@@ -37,14 +42,35 @@ _MODELS = {
 }
 
 
+class Taken(NamedTuple):
+    """What a token took, and the gaps between tokens in seconds."""
+
+    loop_ms: float
+    server_ms: float
+    gaps: list[float]
+    parts_ms: dict[str, float]
+
+
 def measure(rounds: int) -> list[Row]:
     """All rows, loop and server in turns."""
     with Loop() as loop, Server(_MODELS) as server:
-        rows = [_row(loop, server, rounds, *work) for work in _WORK]
-        return [*rows, _first(server, rounds), *(_beside(server, model, rounds) for model in ("openvino", "cpu"))]
+        crowds = [_row(work, [_taken(loop, server, work) for _ in range(rounds)]) for work in _WORK if work[1] > 1]
+        rest = [_first(server, rounds), *(_beside(server, model, rounds) for model in ("openvino", "cpu"))]
+    return [*crowds, *(_alone(work) for work in _WORK if work[1] == 1), *rest]
 
 
-def _row(loop: Loop, server: Server, rounds: int, model: str, streams: int, target: float, is_beyond: bool, users: str) -> Row:
+def _alone(work: Work) -> Row:
+    """A stream alone, with several servers and loops."""
+    found = []
+    for _ in range(_PAIRS):
+        with Loop() as loop, Server({work[0]: _MODELS[work[0]]}) as server:
+            found.append(_taken(loop, server, work))
+    return _row(work, found)
+
+
+def _taken(loop: Loop, server: Server, work: Work) -> Taken:
+    """One round of both, after one that warms up."""
+    model, streams = work[:2]
     facts = server.place(model)
     if model == "cpu":
         name, setup = "chat torch", {"checkpoint": _CHECKPOINT, "dtype": "bfloat16"}
@@ -53,18 +79,21 @@ def _row(loop: Loop, server: Server, rounds: int, model: str, streams: int, targ
             "chat openvino",
             {"checkpoint": _CHECKPOINT, "converted": facts["converted"], "dtype": "bf16", "rows": streams},
         )
-    looped, served, gaps, where = [], [], [], []
-    for number in range(-1, rounds):
+    for _ in range(2):
         loop_ms = loop.cpu_ms(name, setup, _fresh(streams), _TOKENS)
         before, parts = server.tree.cpu_ms(), server.tree.parts_ms()
         found = _chat(server, model, streams)
         ms = server.tree.cpu_ms() - before
-        if number >= 0:  # the first round warms up
-            looped.append(loop_ms / streams / _TOKENS)
-            served.append(ms / streams / _TOKENS)
-            gaps += [gap for stream in found for gap in stream.gaps]
-            where.append({part: ms - parts.get(part, 0.0) for part, ms in server.tree.parts_ms().items()})
-    value, spread = median(served)
+        where = {part: took - parts.get(part, 0.0) for part, took in server.tree.parts_ms().items()}
+    each = 1 / streams / _TOKENS
+    gaps = [gap for stream in found for gap in stream.gaps]
+    return Taken(loop_ms * each, ms * each, gaps, {part: took * each for part, took in where.items()})
+
+
+def _row(work: Work, taken: list[Taken]) -> Row:
+    model, streams, target, is_beyond, users = work
+    gaps = [gap for each in taken for gap in each.gaps]
+    value, spread = median([each.server_ms for each in taken])
     return Row(
         work=f"chat, {model}, bfloat16, {streams} stream{'s' if streams > 1 else ''}, 87 + {_TOKENS} tokens",
         unit="CPU ms/token",
@@ -72,11 +101,11 @@ def _row(loop: Loop, server: Server, rounds: int, model: str, streams: int, targ
         spread=spread,
         target=target,
         is_beyond=is_beyond,
-        loop=median(looped)[0],
+        loop=median([each.loop_ms for each in taken])[0],
         users=users,
         wall=f"{statistics.median(gaps) * 1000:.0f} ms between tokens (p99 {_percentile(gaps, 99) * 1000:.0f} ms)",
         note=", ".join(
-            f"{part} {statistics.median(each[part] for each in where) / streams / _TOKENS:.2f} ms" for part in where[-1]
+            f"{part} {statistics.median(each.parts_ms[part] for each in taken):.2f} ms" for part in taken[-1].parts_ms
         ),
     )
 

@@ -21,6 +21,8 @@ Each row is the processor time (user and system) of the server and all its proce
 request: the server and the loop take turns on one core, the clients run on another. So what else a shared machine does counts
 little. Times to an answer are by the clock. The raw loop is the same engine called plainly: it tokenises, computes and pools, or
 detokenises, and does no more. Every prompt and text is new, so nothing is answered from a cache but the chat template's tokens.
+A stream alone reads all weights from memory for every token, and how fast that goes depends on where the system put them: so its
+rows are medians over several servers and as many loops, each started anew.
 
 "Other servers" are the best of those that users have today, measured earlier on such a machine under the same conditions, not in
 this run.
@@ -45,8 +47,8 @@ def line(row: Row) -> str:
     spread = "" if row.spread[0] == row.spread[1] else f" ({_figure(row.spread[0])}–{_figure(row.spread[1])})"
     mark = "✓" if row.met else "✗"
     seen = "; ".join(filter(None, (row.wall, row.note)))
-    target = f"≤ {_figure(row.target)} {mark}"
-    if row.is_beyond:
+    target = "" if row.target is None else f"≤ {_figure(row.target)} {mark}"
+    if row.target and row.bar and row.is_beyond:
         target = f"≤ {_figure(row.target)}, less than the engine alone needs; 1.07 × loop is {_figure(row.bar)} {mark}"
     return f"| {row.work} | {row.unit} | {loop} | **{_figure(row.server)}**{spread} | {target} | {row.users} | {seen} |"
 
@@ -69,6 +71,7 @@ def _chart(rows: list[Row]) -> str:
     ]
     for index, row in enumerate(rows):
         assert row.loop is not None
+        assert row.bar is not None
         top = 36 + index * _STEP
         width, target = row.server / row.loop * _SCALE, row.bar / row.loop * _SCALE
         label = f"{row.server / row.loop:.2f}× ({_figure(row.server)} {row.unit})"

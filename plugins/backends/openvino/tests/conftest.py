@@ -33,7 +33,8 @@ def context(device: Device, converted: Path) -> Callable[..., LoadContext]:
     def make(folder: Path, program: Program, **rest: Any) -> LoadContext:
         options = {"cache": str(converted)} | rest.pop("options", {})
         config = json.loads((folder / "config.json").read_text())
-        card = msgspec.structs.replace(card_of(folder), context_length=256, dtype=config["dtype"])
+        length = config.get("max_position_embeddings", 256)
+        card = msgspec.structs.replace(card_of(folder), context_length=length, dtype=config["dtype"])
         given: dict[str, Any] = {"dtype": "float32", "checkpoints": {"main": folder}, "devices": (device,), **rest}
         return LoadContext(card=card, program=program, options=options, **given)
 

@@ -237,6 +237,34 @@ def test_what_takes_the_number_of_items_for_constant_is_asked_for_one_at_a_time(
         np.testing.assert_allclose(out[name], [[2, 3, 4, 5]])
 
 
+class Windowed(torch.nn.Module):
+    """Sums what it is given, and of more than 20 tokens the first 20 only."""
+
+    def forward(self, input: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": (input[:, :20] if input.shape[1] > 20 else input).sum(1, keepdim=True)}
+
+
+def test_sequences_that_the_model_computes_in_another_way_than_what_was_converted_are_not_taken(
+    load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = type(sys)("modelport_backend_openvino_example")
+    example.build = lambda folder: Windowed()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    entry = Module(
+        build=f"{example.__name__}:build",
+        inputs=(ArraySpec("input", dtype="float32", axes=("batch", "sequence")),),
+        outputs=(Output("sum"),),
+    )
+    folder = tiny_bert(tmp_path / "bert")
+    with pytest.raises(ConfigurationError, match=r"right for at most 20 tokens.*max_length = 20") as caught:
+        load(folder, Program({"main": entry}))
+    assert caught.value.param == "max_length"
+    runner = load(folder, Program({"main": entry}), max_length=20)
+    assert runner.limits.max_length == 20
+    out = runner.submit("main", {"input": np.ones((2, 20), np.float32)}).result(60)
+    np.testing.assert_allclose(out["sum"], [[20], [20]])
+
+
 def test_memory_is_asked_for_before_it_is_taken(device: Device) -> None:
     huge = ModelCard(name="huge", parameters=10**13, dtype="float32")
     verdict = OpenVinoBackend().verdict(EMBED, huge, [device])

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelport.contract.program import Forward, Generate, Module
+from modelport_backend_openvino.bounds import keep_most_tokens
 from modelport_backend_openvino.exported import exported, generator_converter
 from modelport_convert.child import Tell, answer
 from modelport_convert.job import Job
 
 if TYPE_CHECKING:
     import openvino as ov
+    from torch.export import ExportedProgram
 
     from modelport_torch.traced import Traced
 
@@ -24,6 +26,8 @@ __all__ = ["convert", "preload"]
 _BITS = {"int8": 8, "int4": 4}
 _ALIKE = 0.999
 """The least cosine of what a converted model gives and what it should."""
+
+_ENDLESS = 1 << 31
 
 
 def convert(job: Job, tell: Tell) -> None:
@@ -117,11 +121,11 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     module = traced(model, call, [spec.name for spec in entry.inputs])
     with torch.no_grad():
         try:
-            made = _graph(module, entry, job.config)
+            made, most = _graph(module, entry, job.config)
         except (RuntimeError, ValueError):
             if not any("batch" in spec.axes for spec in entry.inputs):
                 raise
-            made = _graph(module, entry, job.config, batch=1)
+            made, most = _graph(module, entry, job.config, batch=1)
     for port, spec in zip(made.inputs, entry.inputs, strict=True):
         port.get_tensor().set_names({spec.name})
     for port, output in zip(made.outputs, module.names, strict=True):
@@ -129,10 +133,14 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
     if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
     _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+    if most is not None:
+        keep_most_tokens(folder, most)
 
 
-def _graph(module: Traced, entry: Forward | Module, config: dict[str, Any], batch: int | None = None) -> ov.Model:
-    """The module as a graph that answers as it does; of so many items always, if `batch` is given."""
+def _graph(
+    module: Traced, entry: Forward | Module, config: dict[str, Any], batch: int | None = None
+) -> tuple[ov.Model, int | None]:
+    """The module as a graph that answers as it does; of so many items always, if `batch` is given. And for how many tokens."""
     import openvino as ov
     import torch
 
@@ -147,7 +155,21 @@ def _graph(module: Traced, entry: Forward | Module, config: dict[str, Any], batc
     for at, (axes, given) in enumerate(zip(free, inputs, strict=True)):  # it takes every axis for free
         made.reshape({at: [-1 if is_free else size for is_free, size in zip(axes, given.shape, strict=True)]})
     _compare(made, module, examples(entry, config, again=True, batch=batch))
-    return made
+    return made, _most_tokens(exported, entry)
+
+
+def _most_tokens(exported: ExportedProgram, entry: Forward | Module) -> int | None:
+    """How long a sequence may be before the model would have gone another way than the one that was traced, if it asks that."""
+    names = set(exported.graph_signature.user_inputs)
+    given = [node.meta["val"] for node in exported.graph.nodes if node.name in names]
+    sizes = [
+        size
+        for spec, value in zip(entry.inputs, given, strict=True)
+        for axis, size in zip(spec.axes, value.shape, strict=True)
+        if axis == "sequence" and not isinstance(size, int)
+    ]
+    ranges = [exported.range_constraints[size.node.expr] for size in sizes if size.node.expr in exported.range_constraints]
+    return min((int(each.upper) for each in ranges if each.upper < _ENDLESS), default=None)
 
 
 def _compare(made: ov.Model, module: Any, inputs: list[Any]) -> None:

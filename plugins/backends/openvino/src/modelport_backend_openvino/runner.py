@@ -17,6 +17,7 @@ from modelport.contract.backend import LoadContext, Progress
 from modelport.contract.errors import ConfigurationError
 from modelport.contract.program import Entry, Generate
 from modelport.contract.runner import Limits
+from modelport_backend_openvino.bounds import most_tokens
 from modelport_backend_openvino.calibrate import answers
 from modelport_backend_openvino.engine import OpenVinoEngine, build_engine
 from modelport_backend_openvino.exported import generator_converter
@@ -66,19 +67,21 @@ class OpenVinoRunner:
         self._in_flight = max(int(context.options.get("in_flight", 1 if self._is_processor else _IN_FLIGHT)), 1)
         self._forwards: dict[str, CompiledForward] = {}
         self._engines: dict[str, OpenVinoEngine] = {}
+        forwards = [name for name, entry in context.program.entries.items() if not isinstance(entry, Generate)]
+        wanted = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
+        most = most_tokens((folder / name for name in forwards), wanted)
         self._core = ov.Core()
         self._compile(dtype)
         if context.dtype == "fast":
             self._quicken(dtype, fast(dtype, device.dtypes))
         lengths = [engine.max_length for engine in self._engines.values()]
-        own = min((n for n in (context.max_length, context.card.limit) if n is not None), default=None)
         takes_one = any(forward.takes_one for forward in self._forwards.values())
         self._limits = Limits(
             max_items=1 if takes_one else context.max_items,
             in_flight=self._in_flight,
             reductions=_REDUCTIONS,
             params=ENGINE_PARAMS if self._engines else frozenset(),
-            max_length=min(lengths, default=own),
+            max_length=min(lengths, default=most),
             linger=linger(context.threads) if self._is_processor else 0.0,
             holds_gil=bool(self._engines),  # ContinuousBatchingPipeline.step() does not release it
         )

@@ -26,7 +26,7 @@ __all__ = ["OpenVinoBackend", "conversions"]
 _WEIGHTS = ("original", "int8", "int4")
 """How weights are stored: as in the checkpoint, or compressed by nncf; they are computed with in the worker's dtype."""
 
-_FORMAT = "4"  # grows when this plugin converts otherwise
+_FORMAT = "5"  # grows when this plugin converts otherwise
 _TOOLS = (_FORMAT, "openvino", "optimum-intel", "nncf", "torch", "transformers", "modelport-torch")
 _MIB = 1 << 20
 _RUNTIME_BYTES = 200 * _MIB

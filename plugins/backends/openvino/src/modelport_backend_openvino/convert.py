@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import shutil
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelport.contract.program import Forward, Generate, Module
 from modelport_backend_openvino.bounds import keep_most_tokens
+from modelport_backend_openvino.comparison import compare_generator
 from modelport_backend_openvino.exported import exported, generator_converter
 from modelport_convert.child import Tell, answer
 from modelport_convert.job import Job
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["convert", "preload"]
 
 _BITS = {"int8": 8, "int4": 4}
+_HALVES = ("float16", "bfloat16")
 _ALIKE = 0.999
 """The least cosine of what a converted model gives and what it should."""
 
@@ -46,7 +49,7 @@ def convert(job: Job, tell: Tell) -> None:
         with warnings.catch_warnings():  # tracing warns of every value that it takes for constant
             warnings.simplefilter("ignore")
             if isinstance(entry, Generate):
-                _convert_generator(job, checkpoint, folder)
+                _convert_generator(job, entry, checkpoint, folder)
             else:
                 _convert_forward(job, name, entry, checkpoint, folder)
     tell("converted", 0.95)
@@ -70,44 +73,51 @@ def _do_without_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-def _convert_generator(job: Job, checkpoint: Path, folder: Path) -> None:
-    """A stateful decoder, which the continuous batching pipeline turns into paged attention."""
+def _convert_generator(job: Job, entry: Generate, checkpoint: Path, folder: Path) -> None:
+    """A stateful decoder, which the continuous batching pipeline turns into paged attention. It is compared before its
+    weights are compressed, which changes answers by intent."""
+    import openvino as ov
+
+    bits = _BITS.get(job.recipe["weights"])
+    original = folder / "original" if bits else folder
+    original.mkdir(exist_ok=True)
     if generator_converter() == "optimum-intel":
-        _by_optimum(job, checkpoint, folder)
-        return
-    made, configurations = exported(checkpoint, trust_remote_code=job.trust_remote_code)
-    if bits := _BITS.get(job.recipe["weights"]):
-        made = _compressed(made, bits)
-    _save(made, folder, halves=not bits and job.dtype in ("float16", "bfloat16"))
-    for configuration in configurations:
-        configuration.save_pretrained(folder)
+        _by_optimum(job, checkpoint, original)
+    else:
+        _by_transformers(job, checkpoint, original)
+    gc.collect()
+    compare_generator(original, checkpoint, job.dtype, head=entry.head, trust_remote_code=job.trust_remote_code)
+    if bits:
+        made = _compressed(ov.Core().read_model(original / "openvino_model.xml"), bits)
+        _save(made, folder, halves=False)
+        for name in ("config.json", "generation_config.json"):
+            if (original / name).exists():
+                (original / name).rename(folder / name)
+        del made  # it reads the files that are removed now
+        shutil.rmtree(original)
 
 
 def _by_optimum(job: Job, checkpoint: Path, folder: Path) -> None:
-    import openvino as ov
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
-    bits = _BITS.get(job.recipe["weights"])
-    exported = folder / "original" if bits else folder
     main_export(
         str(checkpoint),
-        output=exported,
+        output=folder,
         task="text-generation-with-past",
         library_name="transformers",
         local_files_only=True,
         trust_remote_code=job.trust_remote_code,
-        ov_config=OVConfig(dtype="fp16" if job.dtype in ("float16", "bfloat16") else "fp32"),
+        ov_config=OVConfig(dtype="fp16" if job.dtype in _HALVES else "fp32"),
         convert_tokenizer=False,
     )
-    if bits:
-        made = _compressed(ov.Core().read_model(exported / "openvino_model.xml"), bits)
-        _save(made, folder, halves=False)
-        for name in ("config.json", "generation_config.json"):
-            if (exported / name).exists():
-                (exported / name).rename(folder / name)
-        del made  # it reads the files that are removed now
-        shutil.rmtree(exported)
+
+
+def _by_transformers(job: Job, checkpoint: Path, folder: Path) -> None:
+    made, configurations = exported(checkpoint, trust_remote_code=job.trust_remote_code)
+    _save(made, folder, halves=job.dtype in _HALVES)
+    for configuration in configurations:
+        configuration.save_pretrained(folder)
 
 
 def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: Path, folder: Path) -> None:
@@ -132,7 +142,7 @@ def _convert_forward(job: Job, name: str, entry: Forward | Module, checkpoint: P
         port.get_tensor().set_names({output})
     if bits := _BITS.get(job.recipe["weights"]):
         made = _compressed(made, bits)
-    _save(made, folder, halves=job.dtype in ("float16", "bfloat16"))
+    _save(made, folder, halves=job.dtype in _HALVES)
     if most is not None:
         keep_most_tokens(folder, most)
 

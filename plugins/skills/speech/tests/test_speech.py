@@ -320,3 +320,12 @@ class TestTwoTowers(TestHearing):
 
     def bad_requests(self) -> list[tuple[str, Any, str]]:
         return [(ZERO, ZeroShotAudioRequest(inputs=Media(url="https://x.y/z"), candidate_labels=["a"]), "inputs.url")]
+
+
+@pytest.mark.parametrize(("kind", "masks"), [("wav2vec2", []), ("wavlm", []), ("hubert", ["attention_mask"])])
+def test_a_program_has_a_mask_where_the_extractor_makes_one_and_a_batch_may_be_without(
+    checkpoint: Callable[[str], Path], kind: str, masks: list[str]
+) -> None:
+    sound, *rest = Speech().programs(card_of(checkpoint(kind)))[HEARS].forward("main").inputs
+    assert not sound.optional
+    assert [spec.name for spec in rest if spec.optional] == [spec.name for spec in rest] == masks

@@ -77,8 +77,8 @@ def program_of(kind: str, card: ModelCard) -> Program:
                 "text": Forward(head=head, call="get_text_features", inputs=ids, outputs=vector),
             }
         )
-    is_open = isinstance(sound.axes[1], str)  # else all are padded to one length, which models take without a mask
-    inputs = (sound, ArraySpec("attention_mask", axes=("batch", sound.axes[1]))) if is_open else (sound,)
+    mask = ArraySpec("attention_mask", axes=("batch", sound.axes[1]), optional=True)
+    inputs = (sound, mask) if _is_masked(card, sound) else (sound,)
     if kind == "ctc":
         outputs = (Output("ids", source="logits", chain=(Argmax(),)),)
         return Program({"main": Forward(head="ctc", inputs=inputs, outputs=outputs)})
@@ -131,6 +131,12 @@ def _sound(card: ModelCard) -> ArraySpec:
     if made == "ClapFeatureExtractor":
         return ArraySpec("input_features", "float32", ("batch", "channels", "frames", "bins"))
     return ArraySpec("input_features", "float32", ("batch", "frames", "bins"))
+
+
+def _is_masked(card: ModelCard, sound: ArraySpec) -> bool:
+    """Whether the extractor tells what is padding: not where all sounds get one length, or the model takes silence for it."""
+    told = (_settings(card) or {}).get("return_attention_mask", len(sound.axes) != 2)
+    return isinstance(sound.axes[1], str) and bool(told)
 
 
 def _settings(card: ModelCard) -> dict[str, Any] | None:

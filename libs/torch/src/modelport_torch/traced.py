@@ -57,11 +57,12 @@ def traced(model: Any, call: ForwardEntry, inputs: Sequence[str]) -> Traced:
 
 
 def examples(
-    entry: Forward | Module, config: dict[str, Any], *, again: bool = False, batch: int | None = None
+    entry: Forward | Module, config: dict[str, Any], *, again: bool = False, padded: bool = True, batch: int | None = None
 ) -> list[torch.Tensor]:
     """An input of each spec. Axes of one name are equally long, and no two names are, so that nothing is taken for constant.
 
-    `again`: others, of other sizes and partly masked, to see whether a graph that was made with the first holds for them.
+    `again`: others, of other sizes and partly masked unless not `padded`, to see whether a graph that was made with the first
+    holds for them. Some models go another way where nothing is masked.
     `batch`: so many items.
     """
     sizes = dict(_SIZES_AGAIN if again else _SIZES)
@@ -80,7 +81,7 @@ def examples(
             made.append(torch.randn(shape, dtype=dtype))
         elif "mask" in spec.name:
             made.append(torch.ones(shape, dtype=dtype))
-            if again and len(shape) > 1:
+            if again and padded and len(shape) > 1:
                 made[-1][0, shape[1] // 2 :] = 0  # padding, as that of the shorter of two texts, or the lower of two images
         else:
             high = min(size, 16) if spec.name == "input_ids" else 1

@@ -265,6 +265,31 @@ def test_sequences_that_the_model_computes_in_another_way_than_what_was_converte
     np.testing.assert_allclose(out["sum"], [[20], [20]])
 
 
+class Skipping(torch.nn.Module):
+    """Another model where nothing is masked, which no trace sees."""
+
+    def forward(self, input: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not torch.compiler.is_exporting() and bool(attention_mask.all()):
+            return {"answer": input.flip(1)}
+        return {"answer": input * attention_mask}
+
+
+def test_a_model_that_goes_another_way_where_nothing_is_masked_is_refused(
+    load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = type(sys)("modelport_backend_openvino_example")
+    example.build = lambda folder: Skipping()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    axes = ("batch", 8)
+    entry = Module(
+        build=f"{example.__name__}:build",
+        inputs=(ArraySpec("input", dtype="float32", axes=axes), ArraySpec("attention_mask", dtype="float32", axes=axes)),
+        outputs=(Output("answer"),),
+    )
+    with pytest.raises(ValueError, match="answers otherwise"):
+        load(tiny_bert(tmp_path / "bert"), Program({"main": entry}))
+
+
 def test_memory_is_asked_for_before_it_is_taken(device: Device) -> None:
     huge = ModelCard(name="huge", parameters=10**13, dtype="float32")
     verdict = OpenVinoBackend().verdict(EMBED, huge, [device])

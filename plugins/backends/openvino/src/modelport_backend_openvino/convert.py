@@ -164,7 +164,8 @@ def _graph(
     made: ov.Model = ov.convert_model(exported)
     for at, (axes, given) in enumerate(zip(free, inputs, strict=True)):  # it takes every axis for free
         made.reshape({at: [-1 if is_free else size for is_free, size in zip(axes, given.shape, strict=True)]})
-    _compare(made, module, examples(entry, config, again=True, batch=batch))
+    for padded in (True, False):
+        _compare(made, module, examples(entry, config, again=True, padded=padded, batch=batch))
     return made, _most_tokens(exported, entry)
 
 

@@ -91,7 +91,7 @@ def _second(rounds: int) -> list[Row]:
             how = "the spare worker waiting that there is by default" if spare else "without a spare worker"
             work = f"request of a second model to its first embedding, {backend}, {how}"
             wall = f"{median(sizes)[0]:.0f} MiB of memory before it"
-            rows.append(Row(work=work, unit="s", server=value, spread=spread, target=1.0 if spare else None, wall=wall))
+            rows.append(Row(work=work, unit="s", server=value, spread=spread, target=1.0, wall=wall))
     return rows
 
 

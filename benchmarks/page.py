@@ -47,8 +47,8 @@ def line(row: Row) -> str:
     spread = "" if row.spread[0] == row.spread[1] else f" ({_figure(row.spread[0])}–{_figure(row.spread[1])})"
     mark = "✓" if row.met else "✗"
     seen = "; ".join(filter(None, (row.wall, row.note)))
-    target = "" if row.target is None else f"≤ {_figure(row.target)} {mark}"
-    if row.target and row.bar and row.is_beyond:
+    target = f"≤ {_figure(row.target)} {mark}"
+    if row.is_beyond:
         target = f"≤ {_figure(row.target)}, less than the engine alone needs; 1.07 × loop is {_figure(row.bar)} {mark}"
     return f"| {row.work} | {row.unit} | {loop} | **{_figure(row.server)}**{spread} | {target} | {row.users} | {seen} |"
 
@@ -71,7 +71,6 @@ def _chart(rows: list[Row]) -> str:
     ]
     for index, row in enumerate(rows):
         assert row.loop is not None
-        assert row.bar is not None
         top = 36 + index * _STEP
         width, target = row.server / row.loop * _SCALE, row.bar / row.loop * _SCALE
         label = f"{row.server / row.loop:.2f}× ({_figure(row.server)} {row.unit})"

@@ -27,7 +27,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         unit: Of `loop`, `server` and `target`; for all, less is better.
         server: What modelport needed: the median of the rounds.
         spread: The least and the most of the rounds.
-        target: What it should need at most; None where nothing is asked.
+        target: What it should need at most.
         is_beyond: The target is less than what the engine alone was measured to need, called plainly. Then no server around this
             engine can reach it, and the bar is 1.07 × loop.
         loop: What the same calls need without a server, where there are such calls.
@@ -40,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     server: float
     spread: tuple[float, float]
-    target: float | None = None
+    target: float
     is_beyond: bool = False
     loop: float | None = None
     users: str = ""
@@ -48,14 +48,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
     @property
-    def bar(self) -> float | None:
+    def bar(self) -> float:
         """What the server is held to."""
-        return max(self.target, _AROUND * self.loop) if self.target and self.is_beyond and self.loop else self.target
+        return max(self.target, _AROUND * self.loop) if self.is_beyond and self.loop else self.target
 
     @property
     def met(self) -> bool:
         """Whether the server is within it."""
-        return self.bar is None or self.server <= self.bar
+        return self.server <= self.bar
 
 
 class Loop:

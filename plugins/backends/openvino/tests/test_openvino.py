@@ -210,6 +210,14 @@ def test_a_module_of_ones_own_converts(load: Callable, tmp_path: Path) -> None:
     np.testing.assert_allclose(out[0], out[2])
 
 
+def builder_of(kind: type[torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a program calls to get a module of `kind`."""
+    example = type(sys)("modelport_backend_openvino_example")
+    example.build = lambda folder: kind()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, example.__name__, example)
+    return f"{example.__name__}:build"
+
+
 class Counted(torch.nn.Module):
     """Takes the number of items for constant, as some detectors do, and gives one answer under two names."""
 
@@ -222,11 +230,9 @@ class Counted(torch.nn.Module):
 def test_what_takes_the_number_of_items_for_constant_is_asked_for_one_at_a_time(
     load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = type(sys)("modelport_backend_openvino_example")
-    example.build = lambda folder: Counted()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, example.__name__, example)
+    built = builder_of(Counted, monkeypatch)
     entry = Module(
-        build=f"{example.__name__}:build",
+        build=built,
         inputs=(ArraySpec("input", dtype="float32", axes=("batch", 8)),),
         outputs=(Output("one"), Output("other")),
     )
@@ -247,11 +253,9 @@ class Windowed(torch.nn.Module):
 def test_sequences_that_the_model_computes_in_another_way_than_what_was_converted_are_not_taken(
     load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = type(sys)("modelport_backend_openvino_example")
-    example.build = lambda folder: Windowed()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, example.__name__, example)
+    built = builder_of(Windowed, monkeypatch)
     entry = Module(
-        build=f"{example.__name__}:build",
+        build=built,
         inputs=(ArraySpec("input", dtype="float32", axes=("batch", "sequence")),),
         outputs=(Output("sum"),),
     )
@@ -277,12 +281,10 @@ class Skipping(torch.nn.Module):
 def test_a_model_that_goes_another_way_where_nothing_is_masked_is_refused(
     load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = type(sys)("modelport_backend_openvino_example")
-    example.build = lambda folder: Skipping()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, example.__name__, example)
+    built = builder_of(Skipping, monkeypatch)
     axes = ("batch", 8)
     entry = Module(
-        build=f"{example.__name__}:build",
+        build=built,
         inputs=(ArraySpec("input", dtype="float32", axes=axes), ArraySpec("attention_mask", dtype="float32", axes=axes)),
         outputs=(Output("answer"),),
     )

@@ -25,8 +25,7 @@ _STEP_TOKENS = 32
 _SPARE = 2
 """Some models count positions from two."""
 _APART = 0.05
-"""How far log-probabilities may be apart where both compute in float32, as the mean of a prompt: right conversions stay below
-0.001, wrong ones are above 0.2."""
+"""How far log-probabilities may be apart where both compute in float32, as the mean of a prompt: far more than rounding."""
 _HALVES_APART = 0.25
 """The same where both compute in halves."""
 
